@@ -1,0 +1,3 @@
+from embedmigrate.cli import main
+
+main()

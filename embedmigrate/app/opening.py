@@ -1,0 +1,215 @@
+"""Opens the database and the model, checking at each step, before anything is spent."""
+
+from contextlib import AsyncExitStack
+from typing import Self
+
+from pydantic import SecretStr
+
+from embedmigrate.app.values import Place
+from embedmigrate.config import Loaded
+from embedmigrate.embedders import Access, check_access
+from embedmigrate.embedders.models import Choice, choose, known
+from embedmigrate.errors import ConfigError, TargetError
+from embedmigrate.postgres import catalog, embedded
+from embedmigrate.postgres.catalog import Burden, Server, Wish
+from embedmigrate.postgres.session import Connection, Database
+from embedmigrate.postgres.target import Target
+
+
+class Opening:
+    """The steps from settings to a database and a target that fit the model.
+
+    Each step returns what it found, for the dry run to show, and raises what a run ends with.
+    """
+
+    def __init__(self, loaded: Loaded, *, run_id: str = "", connections: int = 4) -> None:
+        self.settings = loaded.settings
+        self.origins = loaded.origins
+        self.run_id = run_id
+        self._connections = connections
+        self._stack = AsyncExitStack()
+        s = self.settings
+        self.choice: Choice = choose(
+            s.provider,
+            s.model,
+            dimensions=s.dimensions,
+            price=s.price,
+            batch_size=s.batch_size,
+            batch_bytes=s.batch_bytes,
+            concurrency=s.concurrency,
+        )
+        self.access = Access(
+            base_url=s.base_url,
+            key=s.api_key.get_secret_value() if s.api_key else None,
+            key_origin=self.origins.get("api_key", "").removeprefix("environment "),
+            api_version=s.api_version,
+            encoding_format=s.encoding_format,
+            timeout=s.request_timeout,
+            allow_http=s.allow_http,
+        )
+        self.database: Database
+        self.server: Server
+        self.target: Target
+        self.burden: Burden
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def everything(self) -> None:
+        """All steps that need no state, in the order in which a fault is cheapest to find."""
+        self.credentials()
+        await self.connect()
+        await self.resolve()
+        self.fit()
+        await self.privileges()
+
+    def credentials(self) -> str:
+        return check_access(self.settings.provider, self.access)
+
+    async def connect(self) -> str:
+        """Reach the server; an embedded one is started first and stopped at the end."""
+        url = database_url(self.settings.database_url)
+        if embedded.is_embedded(url):
+            server = embedded.start(url)
+            self._stack.callback(server.stop)
+            url = server.url
+        self.database = Database(
+            url, run_id=self.run_id, size=self._connections, wait=self.settings.db_wait
+        )
+        await self.database.open()
+        self._stack.push_async_callback(self.database.close)
+        self.server = await self.database.run(catalog.read_server)
+        pooled = ", behind a pooler" if self.server.pooled else ""
+        return (
+            f"{self.database.place}, PostgreSQL {self.server.version}, "
+            f"pgvector {self.server.pgvector}{pooled}"
+        )
+
+    async def resolve(self) -> str:
+        s = self.settings
+        wish = Wish(
+            table=s.table,
+            key_columns=s.key_column,
+            text_columns=s.text_column,
+            text_sql=s.text_sql,
+            vector_column=s.vector_column,
+            updated_at_column=s.updated_at_column or "embedding_updated_at",
+            row_updated_at_column=s.row_updated_at_column,
+            where=s.where,
+            optional_updated_at=s.updated_at_column is None,
+        )
+
+        async def look(connection: Connection) -> tuple[Target, Burden]:
+            target = await catalog.read_target(connection, wish)
+            return target, await catalog.read_burden(connection, target)
+
+        self.target, self.burden = await self.database.run(look)
+        t = self.target
+        key = ", ".join(f"{k.name} {k.type}" for k in t.key)
+        return f"{t.name}.{t.vector_column} {t.vector_type}({t.dimensions}), key {key}"
+
+    def fit(self) -> str:
+        """Does the model give what the column takes?"""
+        t, choice = self.target, self.choice
+        if choice.dimensions is not None and choice.dimensions != t.dimensions:
+            facts = known(choice.name)
+            shorter = facts and facts.shortens and t.dimensions < facts.dimensions
+            raise TargetError(
+                "vector dimensions do not match",
+                code="dimension_mismatch",
+                facts=(
+                    f"{t.name}.{t.vector_column} is {t.vector_type}({t.dimensions}); "
+                    f"{choice.name} gives {choice.dimensions}. Nothing was sent or written.",
+                ),
+                hint=(
+                    f"--dimensions {t.dimensions} (this model can shorten), or " if shorter else ""
+                )
+                + f"add a vector({choice.dimensions}) column and pass --vector-column",
+            )
+        known_width = "gives" if choice.dimensions else "is expected to give"
+        return f"{choice.name} {known_width} {t.dimensions} dimensions"
+
+    async def privileges(self) -> str:
+        async def look(connection: Connection) -> None:
+            await catalog.check_privileges(connection, self.target)
+            await catalog.check_expressions(connection, self.target)
+
+        await self.database.run(look)
+        return f"SELECT, UPDATE ({self.target.vector_column})"
+
+    @property
+    def place(self) -> Place:
+        t, p = self.target, self.database.parameters
+        return Place(
+            database=self.server.database,
+            host=p.get("host"),
+            port=int(p["port"]) if str(p.get("port", "")).isdigit() else None,
+            where=self.database.place,
+            server=self.server.version,
+            pgvector=self.server.pgvector,
+            table=t.name,
+            primary_key=tuple(k.name for k in t.key),
+            key_types=tuple(k.type for k in t.key),
+            text=str(t.text),
+            text_columns=t.text.columns,
+            vector_column=t.vector_column,
+            vector_type=t.vector_type,
+            dimensions=t.dimensions,
+            provider=self.choice.provider,
+            model=self.choice.name,
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """What may not change while vectors of one model fill one column."""
+        t = self.target
+        host = "" if self.choice.provider in {"local", "hash"} else self.access.host
+        return {
+            "database": self.server.identity,
+            "table": f"{t.name} ({t.table_oid})",
+            "primary key": ", ".join(k.name for k in t.key),
+            "text": str(t.text),
+            "vector column": f"{t.vector_column} {t.vector_type}",
+            "model": f"{self.choice.provider}/{self.choice.name}",
+            "dimensions": str(t.dimensions),
+            "provider host": host,
+        }
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """Codes and sentences on what will make the run slow."""
+        found = []
+        for name, method, _ in self.burden.indexes:
+            found.append(
+                (
+                    "live_index",
+                    f"{method} index {name} is live: writing is 15 to 70 times slower with it; "
+                    "drop it and build it again afterwards",
+                )
+            )
+        if self.burden.triggers:
+            names = ", ".join(self.burden.triggers)
+            found.append(("row_trigger", f"row trigger {names} fires for every vector written"))
+        return found
+
+
+def database_url(given: SecretStr | None) -> str:
+    """The URL as text.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    url = given.get_secret_value().strip() if given else ""
+    if not url:
+        raise ConfigError(
+            "no database configured",
+            code="database_url_missing",
+            facts=(
+                "Looked at --database-url, EMBEDMIGRATE_DATABASE_URL, DATABASE_URL, PGHOST, "
+                "PGSERVICE, ./.env and the configuration files.",
+            ),
+            hint="export DATABASE_URL=postgresql://USER@HOST:5432/DBNAME   "
+            "(password in ~/.pgpass or PGPASSWORD)",
+        )
+    return url

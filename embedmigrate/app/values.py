@@ -1,0 +1,167 @@
+"""What the use cases tell the display: plain values, rendered nowhere but there."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedmigrate.engine.model import Key, Progress, State
+from embedmigrate.errors import EmbedMigrateError, Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Coverage of a table, within `--where`."""
+
+    total: int
+    without_text: int
+    eligible: int
+    embedded: int
+    missing: int
+    stale: int
+    exact: bool = True
+
+    @property
+    def coverage(self) -> float:
+        return self.embedded / self.eligible if self.eligible else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the selected rows will cost.
+
+    Attributes:
+        error: Half the width of the 95 % interval of `tokens`, as a ratio; 0 when all were counted.
+        sampled: Texts that were counted.
+        counter: `cl100k_base` or `bytes/4`.
+        bound_by: `tpm`, `rpm`, `delay` or `latency`: what decides about `seconds`.
+    """
+
+    tokens: int
+    error: float
+    sampled: int
+    counter: str
+    requests: int
+    seconds: float
+    bound_by: str
+    cost_usd: float | None
+    price: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The target and the model, as every output names them."""
+
+    database: str
+    host: str | None
+    port: int | None
+    where: str
+    server: str
+    pgvector: str
+    table: str
+    primary_key: tuple[str, ...]
+    key_types: tuple[str, ...]
+    text: str
+    text_columns: tuple[str, ...]
+    vector_column: str
+    vector_type: str
+    dimensions: int
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Everything that is known before the first request."""
+
+    run_id: str
+    version: str
+    pid: int
+    host: str
+    place: Place
+    counts: Counts
+    selected: int
+    already_done: int
+    estimate: Estimate
+    resume_from: Key | None
+    force: bool
+    state_file: str
+    error_report: str
+    batch_size: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended; the last word on stdout."""
+
+    run_id: str
+    state: State
+    exit_code: Exit
+    place: Place
+    progress: Progress
+    before: Counts
+    after: Counts
+    counted_after: bool
+    errors_by_code: dict[str, int]
+    skipped_by_code: dict[str, int]
+    new_rows_left: bool
+    state_file: str
+    error_report: str | None
+    next_command: str | None
+    error: EmbedMigrateError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a dry run; `status` is ok, warning, failed or skipped."""
+
+    name: str
+    status: str
+    message: str
+    error: EmbedMigrateError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """The preview: every check, and the plan where the checks allowed one."""
+
+    checks: tuple[Check, ...]
+    exit_code: Exit
+    place: Place | None = None
+    counts: Counts | None = None
+    selected: int | None = None
+    estimate: Estimate | None = None
+    resume_from: Key | None = None
+    state_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    place: Place
+    counts: Counts
+    tracks_staleness: bool
+    indexes: tuple[tuple[str, str, bool], ...]
+    model_of_last_run: str | None
+    estimate: Estimate | None
+    exit_code: Exit = Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class OneRow:
+    """`result` is embedded, unchanged, skipped or failed."""
+
+    key: Key
+    result: str
+    tokens: int
+    cost_usd: float | None
+    seconds: float
+    error: dict[str, Any] | None = None
+    exit_code: Exit = Exit.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A job that `init` found."""
+
+    name: str
+    settings: dict[str, Any]
+    notes: tuple[str, ...] = field(default=())

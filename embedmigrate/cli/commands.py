@@ -1,0 +1,386 @@
+"""The commands: each reads its settings, calls one use case and shows what came of it."""
+
+import asyncio
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from embedmigrate.cli.failures import reported, show
+from embedmigrate.cli.options import VersionFlag, takes_settings
+from embedmigrate.cli.terminal import Streams, open_streams
+from embedmigrate.config import Loaded, layers, load, options
+from embedmigrate.errors import Exit
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_RUN_EXITS = """
+**Exit status**: 0 done, nothing to do, or a planned limit · 2 bad option or setting · 3 some rows
+failed · 4 rows pending (--detailed-exitcode) · 5 an outage outlasted the retries: run again ·
+6 stopped · 7 provider refused · 8 --max-cost · 10 table, column or width · 11 another run ·
+12 login or privilege · 13 state file · 130/143 interrupted. Treat any other as failure.
+"""
+
+app = typer.Typer(
+    name="embedmigrate",
+    help="Fill pgvector columns in PostgreSQL: fast, resumable, honest about what it did and cost.",
+    no_args_is_help=True,
+    context_settings=_HELP,
+    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+config_app = typer.Typer(
+    help="The settings in force.", no_args_is_help=True, context_settings=_HELP
+)
+app.add_typer(config_app, name="config")
+
+
+@app.callback()
+def root(version: VersionFlag = None) -> None:
+    """What holds for all commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The settings of one call, and the streams that they ask for."""
+
+    loaded: Loaded
+    streams: Streams
+
+    @property
+    def json(self) -> bool:
+        return self.loaded.settings.json_lines
+
+
+def _scene(flags: Mapping[str, Any], *, summary: bool = False) -> _Scene:
+    """Read the settings; what is wrong with them is already reported as the flags ask."""
+    json, color = bool(flags.get("json")), str(flags.get("color") or "auto")
+    streams = open_streams(json=json, color=color, no_input=bool(flags.get("no_input")))
+    with reported(streams, json=json, verbose=bool(flags.get("verbose")), summary=summary):
+        loaded = load(flags)
+    s = loaded.settings
+    streams = open_streams(json=s.json_lines, color=s.color, no_input=s.no_input)
+    if not s.json_lines and s.quiet < 2:  # noqa: PLR2004
+        for warning in loaded.warnings:
+            streams.err.print(f"warning: {warning}")
+    if s.verbose and not s.json_lines:
+        for path in loaded.files:
+            streams.err.print(f"read {path}")
+    return _Scene(loaded, streams)
+
+
+def _command(name: str, flags: Mapping[str, Any]) -> str:
+    """The command that names the same job again: target, model and files, nothing of one run."""
+    kept = {
+        k: v
+        for k, v in flags.items()
+        if options()[k].panel in {"Target", "Model"}
+        or k in {"config", "env_file", "state_dir"}
+    }
+    words = ["embedmigrate", name]
+    for key, value in kept.items():
+        if key == "database_url":
+            continue  # it may hold a password; the environment has it the next time as well
+        for one in value if isinstance(value, list) else [value]:
+            flag = f"--{key.replace('_', '-')}"
+            words += [flag] if one is True else [flag, str(one)]
+    return shlex.join(words)
+
+
+def _leave(code: Exit) -> NoReturn:
+    raise typer.Exit(int(code))
+
+
+@app.command("generate-all", rich_help_panel="Embed", epilog=_RUN_EXITS)
+@takes_settings("generate-all")
+def generate_all(flags: Mapping[str, Any]) -> None:
+    """Embed every selected row that has no current embedding.
+
+    `embedmigrate generate-all --table public.articles --text-column body`
+
+    `embedmigrate generate-all --batch-size 20 --dry-run`
+    """
+    scene = _scene(flags, summary=not flags.get("dry_run"))
+    if scene.loaded.settings.dry_run:
+        _preview(scene)
+    s = scene.loaded.settings
+    with reported(scene.streams, json=scene.json, verbose=s.verbose > 0, summary=True):
+        from embedmigrate.app.generate import GenerateAll  # noqa: PLC0415
+        from embedmigrate.cli.closing import watcher_for  # noqa: PLC0415
+
+        with watcher_for(scene.loaded, scene.streams) as watcher:
+            run = GenerateAll(scene.loaded, watcher, command=_command("generate-all", flags))
+            summary = asyncio.run(run.run())
+        watcher.close(summary)
+        if summary.error and not scene.json:
+            show(summary.error, scene.streams, verbose=s.verbose > 0)
+        _leave(summary.exit_code)
+
+
+def _preview(scene: _Scene) -> NoReturn:
+    s = scene.loaded.settings
+    with reported(scene.streams, json=scene.json, verbose=s.verbose > 0):
+        from embedmigrate.app.preview import dry_run  # noqa: PLC0415
+        from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+
+        found = asyncio.run(dry_run(scene.loaded))
+        if scene.json:
+            print(jsonl.dry_run(found), flush=True)  # noqa: T201
+        elif not s.quiet or found.exit_code not in {Exit.OK, Exit.GATE}:
+            results.dry_run(found, scene.streams)
+        if summary := layers.step_summary():
+            with summary.open("a", encoding="utf-8") as page:
+                page.write(results.markdown_plan(found))
+        _leave(found.exit_code)
+    raise AssertionError("reported() leaves")
+
+
+@app.command("generate-one", rich_help_panel="Embed", epilog=_RUN_EXITS)
+@takes_settings("generate-one")
+def generate_one(
+    flags: Mapping[str, Any],
+    key: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY...", help="The row's key; all columns of it in order."),
+    ],
+) -> None:
+    """Embed one row by primary key.
+
+    `embedmigrate generate-one 918233 --table public.articles --text-column body`
+
+    `embedmigrate generate-one ckxyz123 --force`
+    """
+    scene = _scene(flags)
+    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        from embedmigrate.app.one import generate_one as one  # noqa: PLC0415
+        from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+
+        row = asyncio.run(one(scene.loaded, key))
+        if scene.json:
+            print(jsonl.row(row), flush=True)  # noqa: T201
+        elif not scene.loaded.settings.quiet or row.exit_code:
+            results.one_row(row, scene.streams)
+        _leave(row.exit_code)
+
+
+@app.command("stats", rich_help_panel="Look")
+@takes_settings("stats")
+def stats(
+    flags: Mapping[str, Any],
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="From the planner's statistics, without reading rows."),
+    ] = False,
+    fail_under: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-under", metavar="PCT", help="Exit 4 when coverage is below.", min=0, max=100
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Tab-separated values.")] = False,
+) -> None:
+    """Coverage of the table: how much has a vector, how much is missing, what it takes to finish.
+
+    `embedmigrate stats --table public.articles --text-column body`
+
+    `embedmigrate stats --fail-under 99.5 --json`
+
+    **Exit status**: 0 reported · 4 coverage below --fail-under · others as for generate-all.
+    """
+    scene = _scene(flags)
+    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        from embedmigrate.app.preview import stats as look  # noqa: PLC0415
+        from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+
+        found = asyncio.run(look(scene.loaded, estimated=estimate, fail_under=fail_under))
+        if scene.json:
+            print(jsonl.stats(found), flush=True)  # noqa: T201
+        else:
+            results.stats(found, scene.streams, tsv=plain)
+        _leave(found.exit_code)
+
+
+@app.command("status", rich_help_panel="Look")
+@takes_settings("status")
+def status(
+    flags: Mapping[str, Any],
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", metavar="SECONDS", help="Redraw every so often.", min=0.2),
+    ] = None,
+) -> None:
+    """State of the current or last run; reads the local state file only.
+
+    `embedmigrate status --table public.articles`
+
+    `embedmigrate status --json`
+
+    **Exit status**: 0 whenever it could report · 13 the state file cannot be read.
+    """
+    scene = _scene(flags)
+    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        _show_status(scene)
+        while watch:
+            time.sleep(watch)
+            if scene.streams.interactive and not scene.json:
+                scene.streams.out.clear()
+            _show_status(scene)
+
+
+def _show_status(scene: _Scene) -> None:
+    from embedmigrate.app.control import statuses  # noqa: PLC0415
+    from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+
+    found = statuses(scene.loaded)
+    out = scene.streams.out
+    if scene.json:
+        for one in found:
+            print(jsonl.status(one), flush=True)  # noqa: T201
+        if not found:
+            print(jsonl.no_status(), flush=True)  # noqa: T201
+    elif not found:
+        s = scene.loaded.settings
+        job = f"{s.table}.{s.vector_column} " if "table" in scene.loaded.origins else ""
+        out.print(f"No run recorded for {job or 'any job '}in {layers.state_directory(s)}.")
+    elif len(found) == 1:
+        results.status(found[0], scene.streams)
+    else:
+        for one in found:
+            done = one.run.progress.get("done_ratio") or 0.0
+            out.print(
+                f"{one.run.target['table']}.{one.run.target['vector_column']}  {one.run.state}  "
+                f"{int(done * 100)} %  run {one.run.run_id}  on {one.run.target['where']}"
+            )
+
+
+@app.command("stop", rich_help_panel="Look")
+@takes_settings("stop")
+def stop(
+    flags: Mapping[str, Any],
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait.", min=0)
+    ] = 60.0,
+    now: Annotated[bool, typer.Option("--now", help="Abort the requests in flight.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask and return at once.")] = False,
+) -> None:
+    """Ask a running job to finish what is in flight and exit.
+
+    `embedmigrate stop`
+
+    `embedmigrate stop --table public.articles --timeout 120`
+
+    **Exit status**: 0 stopped, or nothing was running · 5 still running after the timeout.
+    """
+    scene = _scene(flags)
+    out = scene.streams.out
+    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        from embedmigrate.app import control  # noqa: PLC0415
+        from embedmigrate.cli import jsonl  # noqa: PLC0415
+        from embedmigrate.state import RunState  # noqa: PLC0415
+
+        def asked(run: RunState) -> None:
+            if not scene.json:
+                out.print(f"Asked run {run.run_id} (pid {run.pid} on {run.host}) to stop.")
+
+        ended = control.stop(
+            scene.loaded, timeout=timeout, now=now, wait=not no_wait, on_asked=asked
+        )
+        for one in ended:
+            if scene.json:
+                print(jsonl.stop(one), flush=True)  # noqa: T201
+            else:
+                _show_stop(one, scene)
+        _leave(Exit.TEMPORARY if any(one.result == "timeout" for one in ended) else Exit.OK)
+
+
+def _show_stop(ended: Any, scene: _Scene) -> None:
+    out = scene.streams.out
+    if ended.result == "not_running":
+        out.print("Nothing is running.")
+    elif ended.result == "timeout":
+        out.print("It is still running; embedmigrate stop --now aborts what is in flight.")
+    elif ended.result == "stopped" and ended.run:
+        p = ended.run.progress
+        out.print(
+            f"Stopped. {p.get('rows_done', 0):,} of {p.get('rows_total', 0):,} rows done; "
+            f"checkpoint saved at id {p.get('last_id') or '(none yet)'}."
+        )
+        out.print(f"Resume: {ended.run.command}")
+
+
+@config_app.command("show")
+@takes_settings("config show")
+def config_show(flags: Mapping[str, Any]) -> None:
+    """Every setting with its value and where it came from; secrets masked.
+
+    `embedmigrate config show`
+
+    `embedmigrate config show --job articles --json`
+    """
+    scene = _scene(flags)
+    from embedmigrate.cli.configuration import show_settings  # noqa: PLC0415
+
+    show_settings(scene.loaded, scene.streams, json=scene.json)
+
+
+@app.command("init", rich_help_panel="Set up")
+@takes_settings("init")
+def init(
+    flags: Mapping[str, Any],
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the DDL for what is missing; run nothing.")
+    ] = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="File to write.")
+    ] = "embedmigrate.toml",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
+    dimensions: Annotated[
+        int,
+        typer.Option("--dimensions", metavar="N", help="Width of a column that is missing.", min=1),
+    ] = 1536,
+) -> None:
+    """Look at the database and write embedmigrate.toml; --sql prints the DDL it suggests.
+
+    `embedmigrate init`
+
+    `embedmigrate init --table public.articles --sql`
+    """
+    scene = _scene(flags)
+    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        from embedmigrate.cli.configuration import run_init  # noqa: PLC0415
+
+        run_init(
+            scene.loaded,
+            scene.streams,
+            sql=sql,
+            output=output,
+            overwrite=overwrite,
+            dimensions=dimensions,
+        )
+
+
+@app.command("demo", rich_help_panel="Set up")
+def demo(
+    rows: Annotated[int, typer.Option("--rows", help="Résumés to generate.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the generator.")] = 7,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server's data in place.")] = False,
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="PATH", help="Where the server keeps its data.")
+    ] = None,
+) -> None:
+    """The whole job on an embedded PostgreSQL with a local model: no key, no server.
+
+    `embedmigrate demo`
+
+    `embedmigrate demo --rows 5000 --keep`
+    """
+    streams = open_streams()
+    with reported(streams, json=False, verbose=False):
+        from embedmigrate.cli.demo import run_demo  # noqa: PLC0415
+
+        _leave(run_demo(streams, rows=rows, seed=seed, keep=keep, path=path))

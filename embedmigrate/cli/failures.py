@@ -1,0 +1,76 @@
+"""Errors on their way out: one message with cause and next command, redacted, and the exit code."""
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+import typer
+from rich.text import Text
+
+from embedmigrate.cli import jsonl
+from embedmigrate.cli.terminal import Streams
+from embedmigrate.errors import EmbedMigrateError, Exit
+from embedmigrate.secrets import redact
+
+
+def show(error: EmbedMigrateError, streams: Streams, *, verbose: bool = False) -> None:
+    """`error:` what happened, the facts, `hint:` what to do next."""
+    code = f"   [{error.code}] exit {int(error.exit_code)}" if verbose else ""
+    head = Text.assemble(("error:", "bold red"), f" {redact(error.message)}{code}")
+    streams.err.print(head)
+    for fact in error.facts:
+        streams.err.print(f"  {redact(fact)}")
+    if error.hint:
+        streams.err.print(Text.assemble(("  hint:", "bold"), f" {redact(error.hint)}"))
+
+
+@contextlib.contextmanager
+def reported(
+    streams: Streams, *, json: bool, verbose: bool, summary: bool = False
+) -> Iterator[None]:
+    """Turn what goes wrong inside into a message and an exit code.
+
+    Args:
+        streams: Where to write.
+        json: As one object on stderr; with `summary` also as the last line of stdout.
+        verbose: Show the error's code.
+        summary: Whether the command promises a summary whatever the outcome.
+    """
+    try:
+        yield
+    except EmbedMigrateError as error:
+        _leave(error, streams, json=json, verbose=verbose, summary=summary)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except Exception as error:  # noqa: BLE001  the last line of defence against a leaking traceback
+        _leave(_bug(error), streams, json=json, verbose=verbose, summary=summary)
+
+
+def _leave(
+    error: EmbedMigrateError, streams: Streams, *, json: bool, verbose: bool, summary: bool
+) -> NoReturn:
+    if json:
+        if summary:
+            print(jsonl.refused_summary(error), flush=True)  # noqa: T201
+        streams.err.print(jsonl.exit_error(error, None))
+    else:
+        show(error, streams, verbose=verbose)
+    raise typer.Exit(int(error.exit_code))
+
+
+def _bug(error: Exception) -> EmbedMigrateError:
+    """An unexpected error: where it happened, and never its text, which may hold a row's."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    frames = traceback.extract_tb(cause.__traceback__)
+    where = [f"{f.filename}:{f.lineno} {f.name}" for f in frames[-6:]]
+    return EmbedMigrateError(
+        f"unexpected {type(cause).__name__}; this is a bug in embedmigrate",
+        code="internal",
+        facts=("What was embedded is saved.", *where),
+        hint="run the same command again; please report the lines above",
+    )

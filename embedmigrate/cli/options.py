@@ -1,0 +1,118 @@
+"""Settings → command-line options: each command's signature is made from the one class."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from embedmigrate.config.settings import Option, Settings, options
+
+PANELS = (
+    "Target",
+    "Model",
+    "Selection",
+    "Safety",
+    "Rate and retries",
+    "Checkpoint",
+    "Output",
+    "Help",
+)
+
+
+def takes_settings(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command all options of the settings that name it.
+
+    The command receives those that were given as one mapping, `flags`, keyed as in the
+    configuration file, beside its own parameters.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "flags"]
+        mine = {key: o for key, o in options().items() if command in o.commands and o.flag}
+
+        @functools.wraps(function)
+        def wrapper(**given: Any) -> None:
+            given.pop("version", None)
+            flags = {key: given.pop(key) for key in mine}
+            function(flags={k: v for k, v in flags.items() if v not in (None, [], 0, "")}, **given)
+
+        parameters = [*own, *(_parameter(key, option) for key, option in mine.items()), _VERSION]
+        wrapper.__signature__ = inspect.Signature(parameters)
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
+
+
+def _parameter(key: str, option: Option) -> inspect.Parameter:
+    name = f"--{key.replace('_', '-')}"
+    kind = _kind(_field(key))
+    declared: dict[str, Any] = {
+        "help": option.help + ("" if kind is bool else _default(key)),
+        "rich_help_panel": option.panel,
+        "show_default": False,
+        "metavar": option.metavar,
+    }
+    if key in {"quiet", "verbose"}:
+        declared["count"] = True
+    names = [f"{name}/{option.off}" if option.off else name, *filter(None, [option.short])]
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=0 if "count" in declared else None,
+        annotation=Annotated[
+            int if "count" in declared else kind, typer.Option(*names, **declared)
+        ],
+    )
+
+
+def _field(key: str) -> FieldInfo:
+    return next(f for name, f in Settings.model_fields.items() if (f.alias or name) == key)
+
+
+def _kind(field: FieldInfo) -> Any:
+    """What the parser has to know; numbers and durations are the settings' own to judge."""
+    if field.annotation is bool:
+        return bool
+    if get_origin(field.annotation) is tuple:
+        return list[str]
+    if get_origin(field.annotation) is Literal:
+        return Literal[get_args(field.annotation)]
+    return str
+
+
+def _default(key: str) -> str:
+    default = _field(key).default
+    if default in (None, (), 0) or isinstance(default, bool) or "Default" in options()[key].help:
+        return ""
+    shown = ", ".join(default) if isinstance(default, tuple) else default
+    return f" [default: {shown:g}]" if isinstance(shown, float) else f" [default: {shown}]"
+
+
+def _print_version(wanted: bool | None) -> None:  # noqa: FBT001  Typer's callback
+    if wanted:
+        from embedmigrate import __version__  # noqa: PLC0415
+
+        typer.echo(f"embedmigrate {__version__}")
+        raise typer.Exit
+
+
+VersionFlag = Annotated[
+    bool | None,
+    typer.Option(
+        "--version",
+        "-V",
+        help="Show the version and exit.",
+        rich_help_panel="Help",
+        callback=_print_version,
+        is_eager=True,
+        show_default=False,
+    ),
+]
+_VERSION = inspect.Parameter(
+    "version", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=VersionFlag
+)

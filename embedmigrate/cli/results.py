@@ -1,0 +1,345 @@
+"""Results for a person: the plan, the closing table, stats, status; plain text off a terminal."""
+
+import time
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from embedmigrate.app.control import Status
+from embedmigrate.app.records import key_text
+from embedmigrate.app.values import Counts, DryRun, Estimate, OneRow, Started, Stats, Summary
+from embedmigrate.cli import wording
+from embedmigrate.cli.terminal import Streams
+from embedmigrate.engine.model import Progress, State
+from embedmigrate.secrets import redact
+
+_MARKS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+_TITLES = {
+    State.COMPLETED: "Done",
+    State.COMPLETED_WITH_ERRORS: "Done with errors",
+    State.LIMIT_REACHED: "Limit reached",
+    State.STOPPED: "Stopped",
+    State.INTERRUPTED: "Interrupted",
+    State.FAILED: "Failed",
+}
+
+
+def pairs(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> Text:
+    """Labels and values in two columns."""
+    listed = list(rows)
+    width = max((len(label) for label, _ in listed), default=0) + 3
+    text = Text()
+    for n, (label, value) in enumerate(listed):
+        text.append(" " * indent + label.ljust(width), style="bold")
+        text.append(redact(value) + ("\n" if n < len(listed) - 1 else ""))
+    return text
+
+
+def coverage(counts: Counts) -> str:
+    pending = counts.missing + counts.stale
+    stale = f" ({wording.number(counts.stale)} of them stale)" if counts.stale else ""
+    return (
+        f"{wording.number(counts.embedded)} embedded ({wording.percent(counts.coverage)}) · "
+        f"{wording.number(pending)} to do{stale}"
+    )
+
+
+def rows(counts: Counts) -> str:
+    return (
+        f"{wording.number(counts.total)} total · {wording.number(counts.without_text)} without text"
+        f" · {wording.number(counts.eligible)} eligible"
+    )
+
+
+def estimate(e: Estimate) -> tuple[str, str]:
+    """What it takes, in tokens and requests; and in money and time."""
+    how = (
+        f"±{e.error * 100:.0f} %, {wording.number(e.sampled)} rows sampled"
+        if e.error
+        else "all rows counted"
+    )
+    size = f"{wording.tokens(e.tokens)} tokens ({how}, {e.counter}) · " + wording.plural(
+        e.requests, "request"
+    )
+    price = ""
+    if e.price:
+        price = f" at ${e.price:g} per 1M tokens"
+    cost = f"about {wording.money(e.cost_usd)}" if e.cost_usd is not None else "price not known"
+    if e.price == 0:
+        cost = "free"
+    bound = f" (bound by {e.bound_by})" if e.bound_by != "latency" else ""
+    return size, f"{cost}{price} · {wording.about(e.seconds)}{bound}"
+
+
+def opening(s: Started) -> Text:
+    """The block above the bar."""
+    size, cost = estimate(s.estimate)
+    p = s.place
+    listed = [
+        ("Table", f"{p.table} ({p.text} -> {p.vector_column} {p.vector_type}({p.dimensions}))"),
+        ("Model", f"{p.provider}/{p.model}, {p.dimensions} dimensions"),
+        ("Rows", rows(s.counts)),
+        ("Coverage", coverage(s.counts)),
+        ("Estimate", size),
+        ("", cost),
+        ("Checkpoint", s.state_file),
+    ]
+    if s.force:
+        listed.insert(4, ("Force", f"{wording.number(s.selected)} rows are embedded again"))
+    if s.resume_from:
+        listed.insert(
+            4, ("Resume", f"after id {key_text(s.resume_from)}, then a sweep of all rows")
+        )
+    head = f"embedmigrate {s.version} · run {s.run_id} · {p.where}\n\n"
+    return Text.assemble(redact(head), pairs(listed), "\n")
+
+
+def nothing_to_do(counts: Counts) -> str:
+    return (
+        f"Nothing to do: {wording.number(counts.embedded)} of {wording.number(counts.eligible)} "
+        "eligible rows have a current embedding."
+    )
+
+
+def summary(s: Summary, streams: Streams) -> None:
+    """The before/after table, what it cost, what failed, and what to do next."""
+    p = s.progress
+    title = _TITLES.get(s.state, str(s.state))
+    head = f"{title} in {wording.duration(p.elapsed_seconds)} · run {s.run_id}"
+    style = "bold green" if s.exit_code == 0 else "bold yellow"
+    streams.out.print(Text(head, style=style if streams.interactive else ""))
+    streams.out.print()
+    if streams.interactive and streams.out.is_terminal:
+        streams.out.print(_before_after(s))
+    else:
+        for label, before, after in _changes(s):
+            streams.out.print(f"{label}: {before} -> {after}")
+    streams.out.print()
+    streams.out.print(f"  {_spent(p)}")
+    for line in _failures(s):
+        streams.out.print(redact(line))
+
+
+def _before_after(s: Summary) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("  ")
+    for name in ("before", "after", "change"):
+        table.add_column(name, justify="right")
+    changes = {
+        "embedded": s.after.embedded - s.before.embedded,
+        "missing": _pending(s.after) - _pending(s.before),
+    }
+    for label, before, after in _changes(s):
+        change = f"{changes[label]:+,}" if label in changes else ""
+        table.add_row(f"  {label}", before, after, change)
+    return table
+
+
+def _changes(s: Summary) -> list[tuple[str, str, str]]:
+    b, a = s.before, s.after
+    return [
+        ("embedded", wording.number(b.embedded), wording.number(a.embedded)),
+        ("missing", wording.number(_pending(b)), wording.number(_pending(a))),
+        ("coverage", wording.percent(b.coverage), wording.percent(a.coverage)),
+    ]
+
+
+def _pending(counts: Counts) -> int:
+    return counts.missing + counts.stale
+
+
+def _spent(p: Progress) -> str:
+    parts = [f"{wording.tokens(p.tokens)} tokens"]
+    if p.cost_usd:
+        parts.append(wording.money(p.cost_usd))
+    parts.append(wording.plural(p.requests, "request"))
+    if p.retries:
+        parts.append(f"{wording.number(p.retries)} retried")
+    if p.rows_processed and p.elapsed_seconds:
+        parts.append(f"{p.rows_processed / p.elapsed_seconds:,.1f} rows/s")
+    return " · ".join(parts)
+
+
+def _failures(s: Summary) -> list[str]:
+    p, found = s.progress, []
+    if p.rows_failed:
+        kinds = ", ".join(f"{wording.number(n)} {code}" for code, n in s.errors_by_code.items())
+        found.append(f"  {wording.plural(p.rows_failed, 'row')} failed: {kinds}")
+    if p.rows_skipped:
+        kinds = ", ".join(f"{wording.number(n)} {code}" for code, n in s.skipped_by_code.items())
+        found.append(f"  {wording.plural(p.rows_skipped, 'row')} skipped: {kinds}")
+    if p.rows_vanished:
+        found.append(f"  {wording.plural(p.rows_vanished, 'row')} vanished during the run")
+    if s.new_rows_left:
+        found.append("  new rows keep appearing: run again for those that came last")
+    if s.error_report and p.rows_failed:
+        found.append(f"  Report  {s.error_report}")
+    if s.next_command:
+        retry = s.state is State.COMPLETED_WITH_ERRORS and p.rows_failed
+        found.append(f"  {'Retry ' if retry else 'Resume'}  {s.next_command}")
+    return found
+
+
+def dry_run(d: DryRun, streams: Streams) -> None:
+    streams.out.print("Dry run: nothing was written and no API call was made.\n")
+    listed = list(d.checks)
+    width = max((len(c.name) for c in listed), default=0)
+    for c in listed:
+        mark = Text(f"  {c.status:<8}", style=_MARKS[c.status])
+        streams.out.print(Text.assemble(mark, f"{c.name:<{width}}  ", redact(c.message)))
+        if c.error:
+            for fact in c.error.facts:
+                streams.out.print(f"{'':{width + 12}}{redact(fact)}")
+            if c.error.hint:
+                streams.out.print(f"{'':{width + 12}}hint: {redact(c.error.hint)}")
+    if d.counts and d.estimate:
+        size, cost = estimate(d.estimate)
+        streams.out.print()
+        streams.out.print(f"  rows    {rows(d.counts)}")
+        streams.out.print(f"  now     {coverage(d.counts)}")
+        streams.out.print(f"  plan    {wording.plural(d.selected or 0, 'row')} · {size}")
+        streams.out.print(f"          {cost}")
+
+
+def markdown_plan(d: DryRun) -> str:
+    """The plan for the summary page of a CI job."""
+    listed = ["### embedmigrate plan", "", "| check | status | |", "|---|---|---|"]
+    listed += [
+        f"| {c.name} | {c.status} | {redact(c.message).replace('|', '/')} |" for c in d.checks
+    ]
+    if d.counts and d.estimate:
+        size, cost = estimate(d.estimate)
+        listed += ["", f"{wording.plural(d.selected or 0, 'row')} · {size} · {cost}"]
+    return "\n".join(listed) + "\n"
+
+
+def stats(s: Stats, streams: Streams, *, tsv: bool) -> None:
+    listed = _figures(s)
+    if tsv:
+        for label, value, _ in listed:
+            streams.out.print(f"{label.replace(' ', '_')}\t{value}")
+        return
+    p = s.place
+    indexes = " · ".join(
+        f"{method} index {name} ({'valid' if valid else 'INVALID'})"
+        for name, method, valid in s.indexes
+    )
+    head = (
+        f"{p.table}.{p.vector_column} · {p.vector_type}({p.dimensions}) · {indexes or 'no index'}"
+    )
+    if not (streams.interactive and streams.out.is_terminal):
+        streams.out.print(f"target: {redact(head)}")
+        for label, value, note in listed:
+            streams.out.print(f"{label}: {value}{'  ' + note if note else ''}")
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for label, value, note in listed:
+        table.add_row(f"  {label}", value, note)
+    streams.out.print(Text(redact(head)))
+    streams.out.print()
+    streams.out.print(table)
+
+
+def _figures(s: Stats) -> list[tuple[str, str, str]]:
+    c = s.counts
+    sign = "" if c.exact else "~"
+    listed = [("rows total", f"{sign}{wording.number(c.total)}", "")]
+    if c.exact:
+        listed.append(("without text", wording.number(c.without_text), ""))
+    listed += [
+        (
+            "eligible",
+            f"{sign}{wording.number(c.eligible)}",
+            "" if c.exact else "blank texts included",
+        ),
+        ("embedded", f"{sign}{wording.number(c.embedded)}", wording.percent(c.coverage)),
+        ("missing", f"{sign}{wording.number(c.missing)}", wording.percent(_share(c.missing, c))),
+    ]
+    if s.tracks_staleness:
+        listed.append(("stale", wording.number(c.stale), "changed since it was embedded"))
+    else:
+        listed.append(("stale", "not tracked", "no --row-updated-at-column"))
+    listed.append(("model of last run", s.model_of_last_run or "not tracked", ""))
+    if s.estimate and (c.missing or c.stale):
+        size, cost = estimate(s.estimate)
+        listed.append(("to finish", size, cost))
+    return listed
+
+
+def _share(part: int, counts: Counts) -> float:
+    return part / counts.eligible if counts.eligible else 0.0
+
+
+def status(s: Status, streams: Streams) -> None:
+    run, p = s.run, s.run.progress
+    now = time.time()
+    age = wording.duration(wording.seconds_since(run.updated_at, now))
+    done, total = p.get("rows_done", 0), p.get("rows_total", 0)
+    listed = [
+        ("Job", f"{run.target['table']}.{run.target['vector_column']} on {run.target['where']}"),
+        ("State", _state_line(s)),
+        (
+            "Run",
+            f"{run.run_id} · pid {run.pid} on {run.host} · user {run.user} · started "
+            f"{wording.duration(wording.seconds_since(run.started_at, now))} ago",
+        ),
+    ]
+    if p:
+        rate = f" · {p['rows_per_second']:,.1f} rows/s · ETA {wording.duration(p['eta_seconds'])}"
+        listed += [
+            (
+                "Progress",
+                f"{wording.number(done)} / {wording.number(total)} "
+                f"({wording.percent(p['done_ratio'], 0)})" + (rate if s.live else ""),
+            ),
+            ("Spent", f"{wording.tokens(p['tokens'])} tokens · {wording.money(p['cost_usd'])}"),
+            (
+                "Errors",
+                f"{wording.plural(p['rows_failed'], 'failed row')} · {p['retries']} retries",
+            ),
+            ("Saved", f"{age} ago at id {p['last_id'] or '(none yet)'}"),
+        ]
+    listed.append(("Next", _advice(s)))
+    streams.out.print(pairs(listed, indent=0))
+
+
+def _state_line(s: Status) -> str:
+    run = s.run
+    if run.state == State.DEAD:
+        return (
+            "dead · the process ended without saving a final state "
+            f"(last heartbeat {run.updated_at})"
+        )
+    words = run.state
+    if s.live and run.progress.get("state_reason"):
+        words += f" · {wording.reason(run.progress['state_reason'])}"
+        if run.progress.get("wait_seconds"):
+            words += f", {run.progress['wait_seconds']:.0f} s"
+    if run.exit_code is not None:
+        words += f" · exit code {run.exit_code}"
+    if run.error:
+        words += f" · {run.error['message']}"
+    return words
+
+
+def _advice(s: Status) -> str:
+    if s.live:
+        return "embedmigrate stop"
+    if s.run.state == State.COMPLETED:
+        return "embedmigrate stats"
+    return f"{s.run.command}   (resumes; no rows are lost)"
+
+
+def one_row(r: OneRow, streams: Streams) -> None:
+    words = {
+        "embedded": "embedded",
+        "unchanged": "unchanged: it has a current embedding; --force embeds it again",
+        "skipped": "skipped: it has no text, --where leaves it out, or --on-too-long skips it",
+        "failed": f"failed: {r.error['code'] if r.error else ''}",
+    }
+    cost = f" · {wording.tokens(r.tokens)} tokens" if r.tokens else ""
+    streams.out.print(f"{key_text(r.key)}: {words[r.result]}{cost} · {r.seconds * 1000:.0f} ms")

@@ -1,0 +1,80 @@
+"""Numbers, times and money as a person reads them."""
+
+import math
+
+from embedmigrate.engine.model import Progress, State
+
+_MINUTE = 60
+_HOUR = 3600
+_REASONS = {
+    "provider_rate_limit": "provider rate limit",
+    "asked": "asked by embedmigrate stop",
+    "sigint": "Ctrl-C",
+    "sigterm": "SIGTERM",
+}
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def percent(ratio: float, digits: int = 2) -> str:
+    """Floored, so that 100 % means all of them."""
+    scale = 10**digits
+    return f"{math.floor(ratio * 100 * scale + 1e-9) / scale:.{digits}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "--"
+    whole = int(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}:{whole % _MINUTE:02}"
+    return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02}:{whole % _MINUTE:02}"
+
+
+def about(seconds: float) -> str:
+    if seconds < _MINUTE:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 2 * _HOUR:
+        return f"about {round(seconds / _MINUTE)} min"
+    return f"about {seconds / _HOUR:.1f} h"
+
+
+def money(usd: float | None) -> str:
+    if usd is None:
+        return "price not known"
+    if 0 < usd < 0.01:  # noqa: PLR2004
+        return f"${usd:.4f}"
+    return f"${usd:,.2f}"
+
+
+def tokens(count: int) -> str:
+    for size, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def state(progress: Progress) -> str:
+    """The state with its reason, as one word is never enough."""
+    if progress.state is State.THROTTLED:
+        left = f", {progress.wait_seconds:.0f} s" if progress.wait_seconds else ""
+        return f"throttled ({reason(progress.reason)}{left})"
+    if progress.state is State.STOPPING:
+        return f"stopping ({plural(progress.in_flight, 'batch', 'batches')} in flight)"
+    return str(progress.state)
+
+
+def reason(code: str | None) -> str:
+    return _REASONS.get(code or "", code or "")
+
+
+def seconds_since(iso: str, now: float) -> float:
+    from datetime import datetime  # noqa: PLC0415
+
+    return max(0.0, now - datetime.fromisoformat(iso).timestamp())

@@ -1,0 +1,159 @@
+"""An HTTP answer that is not 200 → which of the engine's errors it is.
+
+Of the provider's words only its codes are kept: a message may quote the text that was sent.
+"""
+
+import email.utils
+import re
+import time
+from collections.abc import Mapping
+
+import orjson
+
+from embedmigrate.errors import (
+    ProviderError,
+    RateLimited,
+    RejectedInput,
+    RequestTooLarge,
+    TransientError,
+)
+
+_RETRIED = {408, 409, 425}
+_OF_THE_INPUT = {400, 413, 422}
+_QUOTA = re.compile(r"insufficient_quota|billing|quota_exceeded|credit")
+_TOO_LONG = re.compile(
+    r"context.length|maximum.context|too many tokens|too long|max(imum)? (input|sequence) length"
+    r"|exceeds? the (model'?s )?(maximum|limit)",
+    re.IGNORECASE,
+)
+_TOO_MANY = re.compile(
+    r"batch.?size|too many inputs|array too long|maximum.{0,20}(inputs|items)"
+    r"|per.request|number of inputs|payload too large|request too large",
+    re.IGNORECASE,
+)
+_NUMBERS = re.compile(
+    r"(?:is|of|limit:?)\s*(\d+) tokens.*?(?:requested|got|has)\s*(\d+)", re.DOTALL
+)
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+
+
+def refusal(status: int, headers: Mapping[str, str], content: bytes, *, who: str) -> ProviderError:
+    """The error that the answer means; `who` names provider, model and host for a person."""
+    code, words = _error_of(content)
+    label = f"HTTP {status}" + (f", {code}" if code else "")
+    if _QUOTA.search(code) and status in {402, 403, 429} or status == 402:  # noqa: PLR2004
+        return ProviderError(
+            f"{who} reports no remaining credit ({code or label})",
+            code="quota_exhausted",
+            facts=("Retrying will not help. What was embedded is saved.",),
+            hint="raise the account's limit, then run the same command again",
+        )
+    if status == 429:  # noqa: PLR2004
+        return RateLimited(
+            f"{who} rate limit ({label})",
+            retry_after=retry_after(headers),
+            code="rate_limited",
+            status=status,
+        )
+    if status in _OF_THE_INPUT:
+        return _of_the_input(status, code, words)
+    if status in _RETRIED or status >= 500:  # noqa: PLR2004
+        if headers.get("x-should-retry") == "false":
+            return RejectedInput(f"{who} failed ({label})", code="provider_error", status=status)
+        wait = retry_after(headers)
+        return TransientError(
+            f"{who} failed ({label})", retry_after=wait, code="provider_error", status=status
+        )
+    return _final(status, headers, label, who)
+
+
+def _final(status: int, headers: Mapping[str, str], label: str, who: str) -> ProviderError:
+    if status in {401, 403}:
+        return ProviderError(
+            f"{who} rejected the API key ({label})",
+            code="api_key_rejected",
+            hint="check the key, and that it may use this model",
+        )
+    if 300 <= status < 400:  # noqa: PLR2004
+        host = re.sub(r"^(https?://)?(?:[^/@]*@)?([^/?#]*).*$", r"\2", headers.get("location", "?"))
+        return ProviderError(
+            f"{who} redirects to {host or 'another path'} ({label}); texts are not sent there",
+            code="redirect_refused",
+            hint="if that host is right, name it with --base-url",
+        )
+    if status == 404:  # noqa: PLR2004
+        return ProviderError(
+            f"{who} does not know the model or the path ({label})",
+            code="model_not_found",
+            hint="check --model and --base-url (it usually ends in /v1)",
+        )
+    return ProviderError(f"{who} refused the request ({label})", code="provider_refused")
+
+
+def _of_the_input(status: int, code: str, words: str) -> RejectedInput:
+    if status == 413 or (_TOO_MANY.search(words) and not _TOO_LONG.search(words)):  # noqa: PLR2004
+        return RequestTooLarge("the request is too large", code="request_too_large", status=status)
+    if _TOO_LONG.search(words):
+        numbers = _NUMBERS.search(words)
+        message = (
+            f"{numbers[2]} tokens, model limit {numbers[1]}"
+            if numbers
+            else "longer than the model takes"
+        )
+        return RejectedInput(message, code="input_too_long", status=status)
+    return RejectedInput(
+        f"the provider refused the text (HTTP {status}{', ' + code if code else ''})",
+        code="input_rejected",
+        status=status,
+    )
+
+
+def _error_of(content: bytes) -> tuple[str, str]:
+    """A code that is safe to show, and words that are only searched."""
+    words = content[:20_000].decode("utf-8", "replace")
+    try:
+        error = orjson.loads(content).get("error", {})
+    except (orjson.JSONDecodeError, AttributeError):
+        return "", words
+    if not isinstance(error, dict):
+        return "", str(error)
+    code = str(error.get("code") or error.get("type") or "")
+    return (code if re.fullmatch(r"[\w.-]{1,64}", code) else ""), f"{code} {error.get('message')}"
+
+
+def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Seconds that the answer asks to wait, in any of the forms in use; None when it does not."""
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    given = headers.get("retry-after")
+    if (seconds := _number(given)) is not None:
+        return seconds
+    if given:
+        try:
+            then = email.utils.parsedate_to_datetime(given).timestamp()
+        except ValueError:
+            return None
+        return max(0.0, then - (time.time() if now is None else now))
+    resets = [
+        _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
+        for kind in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{kind}") == "0"
+    ]
+    return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def _duration(value: str) -> float | None:
+    """`6m0s`, `1.5s`, `20ms` as OpenAI writes them."""
+    match = _DURATION.fullmatch(value)
+    if not match or not value:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000

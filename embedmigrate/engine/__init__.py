@@ -1,0 +1,1 @@
+"""The job engine: rows → batches → outcomes → ledger → checkpoint → report."""

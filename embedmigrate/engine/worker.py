@@ -1,0 +1,312 @@
+"""One batch → one outcome: embed, check, retry, halve, store."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from embedmigrate.engine.model import (
+    Batch,
+    Embedded,
+    Failure,
+    Limits,
+    Outcome,
+    Row,
+    Written,
+)
+from embedmigrate.engine.pacing import Abandoned, Governor
+from embedmigrate.engine.ports import Embedder, Sink
+from embedmigrate.engine.vectors import Vectors, sound
+from embedmigrate.errors import (
+    BadReply,
+    EmbedMigrateError,
+    ProviderError,
+    RateLimited,
+    RejectedInput,
+    RequestTooLarge,
+    TargetError,
+    TransientError,
+)
+
+Rows: TypeAlias = tuple[Row, ...]
+
+_BACKOFF_FIRST = 0.5
+_BACKOFF_MOST = 30.0
+_BAD_REPLIES = 3
+_MOST_REREADS = 5
+_HOPELESS = 20
+"""Rows refused one after the other, with none ever stored, after which the provider is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to believe that an error passes by itself.
+
+    Attributes:
+        attempts: Requests for the same texts before the texts are suspected.
+        seconds: How long the provider may stay away before the run gives up.
+    """
+
+    attempts: int = 8
+    seconds: float = 600.0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has become of a batch so far; survives an error in the middle."""
+
+    stored: int = 0
+    unchanged: int = 0
+    vanished: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    tokens: int = 0
+    requests: int = 0
+    retries: int = 0
+
+    def add(self, written: Written) -> None:
+        self.stored += written.stored
+        self.unchanged += written.unchanged
+        self.vanished += written.vanished
+        self.failed += written.refused
+
+    def outcome(
+        self, batch: Batch, *, finished: bool, error: EmbedMigrateError | None = None
+    ) -> Outcome:
+        return Outcome(
+            batch.seq,
+            batch.last,
+            finished,
+            self.stored,
+            self.unchanged,
+            self.vanished,
+            tuple(self.failed),
+            self.tokens,
+            self.requests,
+            self.retries,
+            error,
+        )
+
+
+@dataclass(slots=True)
+class _Part:
+    """Rows that travel together, and how often they may be asked for."""
+
+    rows: Rows
+    attempts: int
+    rereads: int = 0
+    alone: bool = False
+
+    def halves(self, attempts: int) -> "list[_Part]":
+        """The second half first: the list is a stack."""
+        middle = (len(self.rows) + 1) // 2
+        return [
+            _Part(self.rows[middle:], attempts, self.rereads),
+            _Part(self.rows[:middle], attempts, self.rereads),
+        ]
+
+
+class Worker:
+    """Turns batches into outcomes; one worker serves any number of batches at once.
+
+    Three kinds of error decide everything: one that may pass is waited for; a refused text is
+    isolated by halving, and the good halves are stored at once and never bought again; anything
+    else ends the run.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        sink: Sink,
+        governor: Governor,
+        *,
+        limits: Limits,
+        admit: Callable[[Row], Row | Failure],
+        patience: Patience,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.limits = limits
+        self._embedder = embedder
+        self._sink = sink
+        self._governor = governor
+        self._admit = admit
+        self._patience = patience
+        self._jitter = jitter
+        self._ever_stored = False
+        self._refused_in_a_row = 0
+
+    async def __call__(self, batch: Batch) -> Outcome:
+        tally = _Tally(failed=list(batch.refused))
+        try:
+            await self._settle(batch, tally)
+        except Abandoned:
+            return tally.outcome(batch, finished=False)
+        except EmbedMigrateError as error:
+            return tally.outcome(batch, finished=False, error=error)
+        return tally.outcome(batch, finished=True)
+
+    async def _settle(self, batch: Batch, tally: _Tally) -> None:
+        began = self._governor.now()
+        work = [_Part(batch.rows, self._patience.attempts)] if batch.rows else []
+        while work:
+            part = work.pop()
+            if len(part.rows) > self.limits.rows:
+                work += part.halves(part.attempts)
+                continue
+            try:
+                embedded = await self._ask(part, tally)
+            except RejectedInput as error:
+                work += self._isolate(part, error, tally)
+            except RateLimited:
+                raise
+            except TransientError as error:
+                work += await self._suspect(part, error, tally, began)
+            else:
+                work += await self._store(part, embedded, tally, force=batch.force)
+
+    async def _ask(self, part: _Part, tally: _Tally) -> Embedded:
+        """One request, repeated while its error may pass; the reply is checked for its shape."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=lambda state: self._give_up(state, part.attempts),
+            wait=self._wait,
+            sleep=self._governor.sleep,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                tally.retries += attempt.retry_state.attempt_number > 1
+                async with self._governor.request(sum(row.tokens for row in part.rows)):
+                    tally.requests += 1
+                    embedded = await self._embedder.embed([row.text for row in part.rows])
+                tally.tokens += embedded.tokens
+                self._check_shape(embedded.vectors, len(part.rows))
+                self._governor.succeeded()
+                return embedded
+        raise AssertionError("tenacity re-raises the last error")
+
+    def _give_up(self, state: RetryCallState, attempts: int) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, RateLimited):
+            idle = self._governor.now() - self._governor.last_success
+            return min(idle, state.seconds_since_start or 0.0) > self._patience.seconds
+        if isinstance(error, BadReply):
+            attempts = min(attempts, _BAD_REPLIES)
+        return state.attempt_number >= attempts
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Full-jitter exponential backoff (Brooker, 2015); a 429 makes all workers wait instead."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        ceiling = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**state.attempt_number)
+        seconds = ceiling * (0.5 + self._jitter() / 2) if asked is None else asked
+        if isinstance(error, RateLimited):
+            number = state.attempt_number
+            self._governor.limited(seconds, attempt=number, asked=asked is not None)
+            return 0.0
+        return seconds
+
+    def _check_shape(self, vectors: Vectors, rows: int) -> None:
+        if vectors.shape[0] != rows:
+            raise BadReply(f"{vectors.shape[0]} vectors for {rows} texts", code="bad_reply")
+        if vectors.shape[1] != self._embedder.dimensions:
+            raise TargetError(
+                f"the provider returned vectors of {vectors.shape[1]} dimensions, "
+                f"{self._embedder.dimensions} were expected; none of them was stored",
+                code="dimension_mismatch",
+                hint="check --model and --dimensions; not every server honours a shortened width",
+            )
+
+    def _isolate(self, part: _Part, error: RejectedInput, tally: _Tally) -> list[_Part]:
+        if len(part.rows) == 1:
+            self._fail(part.rows[0], error.code, error.message, tally, http_status=error.status)
+            return []
+        if isinstance(error, RequestTooLarge):
+            size = sum(len(row.text.encode("utf-8", "replace")) for row in part.rows)
+            self.limits = replace(
+                self.limits,
+                rows=min(self.limits.rows, (len(part.rows) + 1) // 2),
+                bytes=min(self.limits.bytes, size // 2 + 1),
+            )
+        return part.halves(part.attempts)
+
+    async def _suspect(
+        self, part: _Part, error: TransientError, tally: _Tally, began: float
+    ) -> list[_Part]:
+        """The texts or the provider? Smaller requests, and the answers others get, tell.
+
+        Raises:
+            TransientError: It is the provider, and it stayed away for longer than we wait.
+        """
+        alive = self._governor.alive_since(began)
+        if len(part.rows) > 1 and (alive or part.attempts > 1):
+            return part.halves(1)
+        if alive:
+            status, attempts = error.status, max(part.attempts, 1)
+            self._fail(
+                part.rows[0], error.code, error.message, tally, http_status=status, tries=attempts
+            )
+            return []
+        waited = self._governor.now() - max(began, self._governor.last_success)
+        if isinstance(error, BadReply) or waited >= self._patience.seconds:
+            raise error
+        await self._governor.sleep(min(_BACKOFF_MOST, self._patience.seconds - waited))
+        return [part]
+
+    def _fail(
+        self,
+        row: Row,
+        code: str,
+        message: str,
+        tally: _Tally,
+        *,
+        http_status: int | None = None,
+        tries: int = 1,
+    ) -> None:
+        tally.failed.append(
+            Failure(row.key, code, message, http_status, tries, code != "input_too_long")
+        )
+        if code != "input_too_long":
+            self._refused_in_a_row += 1
+        if not self._ever_stored and self._refused_in_a_row >= _HOPELESS:
+            raise ProviderError(
+                f"the provider refused each of the first {self._refused_in_a_row} texts: {message}",
+                code="provider_refuses_everything",
+                hint="embedmigrate generate-all --dry-run --probe",
+            )
+
+    async def _store(
+        self, part: _Part, embedded: Embedded, tally: _Tally, *, force: bool
+    ) -> list[_Part]:
+        """Write the sound vectors; what is left: unsound ones to ask again, rows that changed."""
+        fit = sound(embedded.vectors)
+        rows, vectors, again = part.rows, embedded.vectors, list[_Part]()
+        if not fit.all():
+            unsound = [row for row, good in zip(rows, fit, strict=True) if not good]
+            if part.alone:
+                message = "the vector is all zero or not finite"
+                self._fail(unsound[0], "bad_vector", message, tally, tries=2)
+            else:
+                again = [_Part((row,), 1, part.rereads, alone=True) for row in unsound]
+            rows = tuple(row for row, good in zip(rows, fit, strict=True) if good)
+            vectors = vectors[fit]
+        if not rows:
+            return again
+        written = await self._sink.write(rows, vectors, force=force)
+        tally.add(written)
+        self._ever_stored = self._ever_stored or written.stored > 0
+        self._refused_in_a_row = 0
+        return again + self._changed(written.changed, part, tally)
+
+    def _changed(self, rows: Sequence[Row], part: _Part, tally: _Tally) -> list[_Part]:
+        if part.rereads >= _MOST_REREADS:
+            message = f"its text changed {_MOST_REREADS + 1} times while it was embedded"
+            tally.failed += [
+                Failure(r.key, "row_keeps_changing", message, retryable=True) for r in rows
+            ]
+            return []
+        admitted = [self._admit(row) for row in rows]
+        tally.failed += [a for a in admitted if isinstance(a, Failure)]
+        ready = tuple(a for a in admitted if isinstance(a, Row))
+        return [_Part(ready, self._patience.attempts, part.rereads + 1)] if ready else []

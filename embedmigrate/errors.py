@@ -1,0 +1,149 @@
+"""Every error that embedmigrate raises on purpose, and the exit code that each one means.
+
+EmbedMigrateError
+├── ConfigError          2   a setting is missing, unknown or impossible
+├── BudgetError          8   the estimate is above --max-cost
+├── TargetError          10  the table, a column, the key or pgvector does not fit
+├── LockedError          11  another run works on the same target
+├── DatabaseAuthError    12  login or privilege refused
+├── CheckpointError      13  the state file cannot be used
+├── DatabaseUnavailable  5   the database stayed away longer than --db-wait
+└── ProviderError        7   the provider refuses to work with us at all
+    ├── TransientError   5   may pass by itself: wait and send again
+    │   ├── RateLimited
+    │   └── BadReply     7   an answer that is not a well-formed set of embeddings
+    ├── RejectedInput    3   a text in the request is refused: halve until it stands alone
+    └── RequestTooLarge  3   the request as a whole is refused: halve and remember
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes; 2 is what Typer uses for usage errors, 3 and 10-12 follow restic's."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    GATE = 4
+    TEMPORARY = 5
+    STOPPED = 6
+    PROVIDER = 7
+    BUDGET = 8
+    TARGET = 10
+    LOCKED = 11
+    DATABASE_AUTH = 12
+    CHECKPOINT = 13
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class EmbedMigrateError(Exception):
+    """What happened, the facts around it, and the next command.
+
+    Args:
+        message: One line: what happened, with the value and where it came from.
+        code: A stable name for machines and for the documentation's anchors.
+        facts: Further lines for a person.
+        hint: One command or setting that helps.
+        details: The same facts for machines.
+    """
+
+    exit_code = Exit.INTERNAL
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "internal",
+        facts: tuple[str, ...] = (),
+        hint: str | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.facts = facts
+        self.hint = hint
+        self.details = dict(details or {})
+
+
+class ConfigError(EmbedMigrateError):
+    exit_code = Exit.USAGE
+
+
+class BudgetError(EmbedMigrateError):
+    exit_code = Exit.BUDGET
+
+
+class TargetError(EmbedMigrateError):
+    exit_code = Exit.TARGET
+
+
+class LockedError(EmbedMigrateError):
+    exit_code = Exit.LOCKED
+
+
+class DatabaseAuthError(EmbedMigrateError):
+    exit_code = Exit.DATABASE_AUTH
+
+
+class CheckpointError(EmbedMigrateError):
+    exit_code = Exit.CHECKPOINT
+
+
+class DatabaseUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
+    exit_code = Exit.TEMPORARY
+
+
+class ProviderError(EmbedMigrateError):
+    exit_code = Exit.PROVIDER
+
+
+class TransientError(ProviderError):
+    """May pass by itself.
+
+    Args:
+        message: As in EmbedMigrateError.
+        retry_after: Seconds that the provider asked us to wait, if it did.
+        code: As in EmbedMigrateError.
+        status: The HTTP status, if there was an answer.
+    """
+
+    exit_code = Exit.TEMPORARY
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        code: str = "provider_unavailable",
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+        self.status = status
+
+
+class RateLimited(TransientError):  # noqa: N818  the provider's own word
+    pass
+
+
+class BadReply(TransientError):  # noqa: N818  the provider's answer is at fault
+    exit_code = Exit.PROVIDER
+
+
+class RejectedInput(ProviderError):  # noqa: N818  a verdict on the input
+    """The provider refused the content of the request; `status` is its HTTP status."""
+
+    exit_code = Exit.PARTIAL
+
+    def __init__(self, message: str, *, code: str, status: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
+class RequestTooLarge(RejectedInput):
+    pass

@@ -1,0 +1,1 @@
+"""PostgreSQL with pgvector: what the catalog says, every statement, reading and writing."""

@@ -1,0 +1,48 @@
+"""The lock in the database: one run for each target, whichever machine it starts on."""
+
+import psycopg
+
+from embedmigrate.errors import LockedError
+from embedmigrate.postgres.session import Connection
+from embedmigrate.postgres.target import Target
+
+
+async def take(connection: Connection, t: Target) -> None:
+    """Take the target's advisory lock for as long as `connection` lives.
+
+    Raises:
+        LockedError: A session somewhere else holds it.
+    """
+    name = f"embedmigrate:{t.table_oid}:{t.vector_column}"
+    cursor = await connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)
+    )
+    row = await cursor.fetchone()
+    if row and row[0]:
+        return
+    raise LockedError(
+        f"another run is working on {t.name}.{t.vector_column}",
+        code="lock_held",
+        facts=(await _holder(connection, name),),
+        hint="it runs on another machine or with another state directory: run embedmigrate status"
+        " there, or wait with --lock-timeout 30m",
+    )
+
+
+async def _holder(connection: Connection, name: str) -> str:
+    try:
+        cursor = await connection.execute(
+            "SELECT a.application_name, coalesce(a.client_addr::text, 'a local socket'),"
+            " a.backend_start::timestamptz(0)::text"
+            " FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+            " WHERE l.locktype = 'advisory' AND l.granted AND l.database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended(%s, 0)",
+            (name,),
+        )
+        row = await cursor.fetchone()
+    except psycopg.Error:
+        row = None
+    if row is None:
+        return "Its session in the database could not be identified."
+    return f"The database names it '{row[0]}', connected from {row[1]} since {row[2]}."

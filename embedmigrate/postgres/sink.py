@@ -1,0 +1,162 @@
+"""Writes vectors in place: one guarded statement for a batch, and a second look at what it left."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from embedmigrate.engine.model import Failure, Key, Row, Written
+from embedmigrate.engine.vectors import Vectors
+from embedmigrate.postgres import sql
+from embedmigrate.postgres.session import (
+    Connection,
+    Database,
+    sqlstate,
+    transaction,
+)
+from embedmigrate.postgres.source import find
+from embedmigrate.postgres.target import Target
+from embedmigrate.postgres.vectors import vector_array
+
+_LOCK_SECONDS = 1.0
+_LOCKED_TRIES = 30
+_LOCKED_PAUSE = 2.0
+
+
+class _Locked(Exception):  # noqa: N818  a signal within this module
+    """Some rows of the batch are locked by somebody else."""
+
+
+class ColumnSink:
+    """Fills the vector column of the row itself."""
+
+    def __init__(self, database: Database, target: Target) -> None:
+        self._database = database
+        self._target = target
+
+    async def write(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
+        try:
+            written, restless = await self._update(rows, vectors, force=force)
+        except psycopg.Error as error:
+            if len(rows) == 1:
+                return Written(refused=(_refused(rows[0].key, error),))
+            return await self._write_halves(rows, vectors, force=force)
+        left = [row for row in rows if row.key not in written]
+        found = await self._second_look(left, force=force) if left else Written()
+        return Written(
+            stored=len(written) - len(restless),
+            unchanged=found.unchanged,
+            vanished=found.vanished,
+            changed=found.changed,
+            refused=(*found.refused, *map(_restless, restless)),
+        )
+
+    async def _write_halves(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
+        """The database refused the batch for one row's sake: find it, store the others."""
+        middle = len(rows) // 2
+        first = await self.write(rows[:middle], vectors[:middle], force=force)
+        second = await self.write(rows[middle:], vectors[middle:], force=force)
+        return Written(
+            first.stored + second.stored,
+            first.unchanged + second.unchanged,
+            first.vanished + second.vanished,
+            first.changed + second.changed,
+            first.refused + second.refused,
+        )
+
+    async def _update(
+        self, rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> tuple[set[Key], list[Key]]:
+        """Keys written, and those of them that a trigger made pending again at once."""
+        try:
+            done = await self._database.run(
+                lambda connection: self._store(connection, rows, vectors, force=force)
+            )
+        except _Locked:
+            done = await self._store_around_locks(rows, vectors, force=force)
+        return {tuple(r[:-1]) for r in done}, [tuple(r[:-1]) for r in done if r[-1]]
+
+    async def _store(
+        self, connection: Connection, rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> list[tuple[Any, ...]]:
+        try:
+            async with transaction(connection, lock_seconds=_LOCK_SECONDS):
+                return await self._execute(connection, rows, vectors, force=force)
+        except psycopg.errors.LockNotAvailable:
+            raise _Locked from None
+
+    async def _store_around_locks(
+        self, rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> list[tuple[Any, ...]]:
+        """Rows that an application holds locked do not hold up the others: they come last."""
+        waiting, done = list(range(len(rows))), list[tuple[Any, ...]]()
+        for _ in range(_LOCKED_TRIES):
+            some, theirs = [rows[n] for n in waiting], vectors[waiting]
+            free, stored = await self._database.run(
+                lambda connection, some=some, theirs=theirs: self._store_free(  # type: ignore[misc]
+                    connection, some, theirs, force=force
+                )
+            )
+            done += stored
+            waiting = [n for n in waiting if rows[n].key not in free]
+            if not waiting:
+                break
+            await asyncio.sleep(_LOCKED_PAUSE)
+        return done
+
+    async def _store_free(
+        self, connection: Connection, rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> tuple[set[Key], list[tuple[Any, ...]]]:
+        async with transaction(connection, lock_seconds=_LOCK_SECONDS):
+            statement, keys = sql.unlocked(self._target), _by_column([r.key for r in rows])
+            locked = await (await connection.execute(statement, keys)).fetchall()
+            free = set(locked)
+            mine = [n for n, row in enumerate(rows) if row.key in free]
+            if not mine:
+                return free, []
+            some, theirs = [rows[n] for n in mine], vectors[mine]
+            return free, await self._execute(connection, some, theirs, force=force)
+
+    async def _execute(
+        self, connection: Connection, rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> list[tuple[Any, ...]]:
+        t = self._target
+        values = [
+            *_by_column([row.key for row in rows]),
+            [row.digest for row in rows],
+            vector_array(vectors, element=t.vector_type, oid=t.vector_oid),
+        ]
+        return await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+
+    async def _second_look(self, rows: Sequence[Row], *, force: bool) -> Written:
+        """Why rows were not written: gone, filled by somebody else, or changed meanwhile."""
+        sent = {row.key: row for row in rows}
+        found = await find(self._database, self._target, list(sent))
+        unchanged, vanished = 0, len(sent) - len(found)
+        changed, refused = list[Row](), list[Failure]()
+        for now in found:
+            if not now.eligible:
+                vanished += 1
+            elif not now.pending and not force:
+                unchanged += 1
+            elif now.row.digest != sent[now.row.key].digest:
+                changed.append(now.row)
+            else:
+                message = "the row stayed locked, or a trigger suppressed the update"
+                refused.append(Failure(now.row.key, "write_refused", message, retryable=True))
+        return Written(0, unchanged, vanished, tuple(changed), tuple(refused))
+
+
+def _by_column(keys: Sequence[Key]) -> list[list[str]]:
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def _refused(key: Key, error: psycopg.Error) -> Failure:
+    """By SQLSTATE only: the message may quote the row."""
+    return Failure(key, "write_refused", f"the database refused the row ({sqlstate(error)})")
+
+
+def _restless(key: Key) -> Failure:
+    message = "a trigger makes the row pending again as soon as its vector is written"
+    return Failure(key, "trigger_undoes_write", message)

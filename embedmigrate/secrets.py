@@ -1,0 +1,33 @@
+"""The one redactor: every string that leaves the process passes through `redact`."""
+
+import re
+
+_MASK = "***"
+_KNOWN: set[str] = set()
+_PATTERNS = (
+    # A password may hold "/" or "@" unescaped: mask up to the last "@" before white space.
+    (re.compile(r"(://[^\s:/@]*):[^\s]*@"), r"\1:***@"),
+    (re.compile(r"(?i)\b(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)"), r"\1***"),
+    (re.compile(r"(?i)\b(bearer|api-key:?)\s+\S+"), r"\1 ***"),
+    (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), "sk-***"),
+)
+
+
+def remember(secret: str | None) -> None:
+    """Mask this very string from now on, wherever it turns up."""
+    if secret and len(secret) >= 4:  # noqa: PLR2004  shorter ones would mask ordinary words
+        _KNOWN.add(secret)
+
+
+def redact(text: str) -> str:
+    """`text` without known secrets, URL passwords, bearer tokens and API keys."""
+    for secret in sorted(_KNOWN, key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def hint_of(secret: str) -> str:
+    """A key as a person may recognise it: `sk-...9xQ2`; short ones are masked whole."""
+    return f"{secret[:3]}...{secret[-4:]}" if len(secret) >= 20 else _MASK  # noqa: PLR2004

@@ -1,0 +1,7 @@
+"""The local state: a bookmark and a control panel beside the database, which is the truth."""
+
+from embedmigrate.state.files import JobFiles
+from embedmigrate.state.name import job_name
+from embedmigrate.state.record import RunState
+
+__all__ = ["JobFiles", "RunState", "job_name"]

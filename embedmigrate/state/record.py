@@ -1,0 +1,94 @@
+"""What the state file says of a run, and how it is told from a file that is damaged or foreign."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from embedmigrate.errors import CheckpointError
+
+FORMAT = "embedmigrate-state"
+VERSION = 1
+KEPT_ERRORS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """One run, live or ended; no text, no URL, no key.
+
+    Attributes:
+        fingerprint: What may not change between runs over the same vectors.
+        selection: What may change, but makes a saved cursor worthless.
+        cursor: The lowest contiguous finished key.
+        progress: The engine's last snapshot.
+        errors: The first failed rows; all of them are in the error report.
+    """
+
+    run_id: str
+    job_id: str
+    state: str
+    pid: int
+    host: str
+    user: str
+    started_at: str
+    updated_at: str
+    fingerprint: dict[str, str]
+    selection: dict[str, str]
+    target: dict[str, Any]
+    model: dict[str, Any]
+    command: str
+    progress: dict[str, Any] = field(default_factory=dict)
+    cursor: list[str] | None = None
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    error_report: str | None = None
+    error: dict[str, Any] | None = None
+    ended_at: str | None = None
+    exit_code: int | None = None
+
+    def encode(self) -> bytes:
+        body = asdict(self)
+        head = {"format": FORMAT, "version": VERSION, "checksum": _checksum(body)}
+        return (json.dumps(head | body, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def decode(cls, content: bytes, path: str) -> "RunState":
+        """Read what `encode` wrote.
+
+        Raises:
+            CheckpointError: Damaged, of another program, or of a newer version.
+        """
+        try:
+            body = json.loads(content)
+        except (ValueError, UnicodeDecodeError):
+            raise _unusable(path, "is damaged: it is not JSON", "checkpoint_corrupt") from None
+        if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
+            raise _unusable(path, "was not written by embedmigrate", "checkpoint_foreign")
+        version = body.pop("version", None)
+        if isinstance(version, int) and version > VERSION:
+            raise CheckpointError(
+                f"{path} was written by a newer embedmigrate (format {version}, this one knows "
+                f"{VERSION})",
+                code="checkpoint_newer",
+                hint="upgrade embedmigrate, or pass --restart to put the file aside",
+            )
+        if body.pop("checksum", None) != _checksum(body):
+            raise _unusable(path, "is damaged: its checksum does not match", "checkpoint_corrupt")
+        names = {f.name for f in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in body.items() if name in names})
+        except TypeError:
+            raise _unusable(path, "is damaged: fields are missing", "checkpoint_corrupt") from None
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _unusable(path: str, what: str, code: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} {what}",
+        code=code,
+        facts=("Vectors are safe: the database alone decides which rows are pending.",),
+        hint="pass --restart to put the file aside and go on",
+    )
