@@ -1,4 +1,4 @@
-"""Fill pgvector columns in PostgreSQL: fast, resumable, honest about what it did and what it cost."""
+"""Fill pgvector columns in PostgreSQL: fast, resumable, honest about what it did and cost."""
 
 __all__ = ["__version__"]
 

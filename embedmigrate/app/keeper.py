@@ -7,7 +7,6 @@ import getpass
 import os
 import socket
 import time
-from typing import Any
 
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.records import as_json, error_line, now

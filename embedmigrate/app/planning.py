@@ -13,7 +13,7 @@ from embedmigrate.postgres import census
 from embedmigrate.postgres.census import Census
 
 _REQUEST_SECONDS = 0.4
-"""A guess at one embeddings request, for the estimate only; every bound that is known replaces it."""
+"""A guess at one request, for the estimate only; every bound that is known replaces it."""
 
 
 def counter_of(opening: Opening) -> TokenCounter:

@@ -2,12 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 
-
 from embedmigrate.app import planning
-from embedmigrate.app.generate import check_width, failed_keys, job_files, last_run, starting_key
+from embedmigrate.app.continuing import failed_keys, job_files, last_run, starting_key
 from embedmigrate.app.keeper import check_fingerprint
-from embedmigrate.app.records import key_text
 from embedmigrate.app.opening import Opening
+from embedmigrate.app.records import key_text
+from embedmigrate.app.running import check_width
 from embedmigrate.app.values import Check, Counts, DryRun, Estimate, Stats
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import open_embedder
@@ -197,13 +197,13 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
             counts=counts,
             tracks_staleness=opening.target.row_updated_at_column is not None,
             indexes=opening.burden.indexes,
-            model_of_last_run=_model_of_last_run(loaded, opening),
+            model_of_last_run=_model_of_last_run(loaded),
             estimate=planned,
             exit_code=Exit.GATE if below else Exit.OK,
         )
 
 
-def _model_of_last_run(loaded: Loaded, opening: Opening) -> str | None:
+def _model_of_last_run(loaded: Loaded) -> str | None:
     try:
         last, _ = last_run(job_files(loaded), restart=False)
     except CheckpointError:

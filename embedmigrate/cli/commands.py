@@ -77,8 +77,7 @@ def _command(name: str, flags: Mapping[str, Any]) -> str:
     kept = {
         k: v
         for k, v in flags.items()
-        if options()[k].panel in {"Target", "Model"}
-        or k in {"config", "env_file", "state_dir"}
+        if options()[k].panel in {"Target", "Model"} or k in {"config", "env_file", "state_dir"}
     }
     words = ["embedmigrate", name]
     for key, value in kept.items():
@@ -109,7 +108,7 @@ def generate_all(flags: Mapping[str, Any]) -> None:
     s = scene.loaded.settings
     with reported(scene.streams, json=scene.json, verbose=s.verbose > 0, summary=True):
         from embedmigrate.app.generate import GenerateAll  # noqa: PLC0415
-        from embedmigrate.cli.closing import watcher_for  # noqa: PLC0415
+        from embedmigrate.cli.audience import watcher_for  # noqa: PLC0415
 
         with watcher_for(scene.loaded, scene.streams) as watcher:
             run = GenerateAll(scene.loaded, watcher, command=_command("generate-all", flags))

@@ -40,9 +40,9 @@ def takes_settings(command: str) -> Callable[[Callable[..., None]], Callable[...
             function(flags={k: v for k, v in flags.items() if v not in (None, [], 0, "")}, **given)
 
         parameters = [*own, *(_parameter(key, option) for key, option in mine.items()), _VERSION]
-        wrapper.__signature__ = inspect.Signature(parameters)
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        del wrapper.__wrapped__
         return wrapper
 
     return decorate
@@ -57,16 +57,15 @@ def _parameter(key: str, option: Option) -> inspect.Parameter:
         "show_default": False,
         "metavar": option.metavar,
     }
-    if key in {"quiet", "verbose"}:
-        declared["count"] = True
+    counted = key in {"quiet", "verbose"}
+    if counted:
+        kind, declared["count"] = int, True
     names = [f"{name}/{option.off}" if option.off else name, *filter(None, [option.short])]
     return inspect.Parameter(
         key,
         inspect.Parameter.KEYWORD_ONLY,
-        default=0 if "count" in declared else None,
-        annotation=Annotated[
-            int if "count" in declared else kind, typer.Option(*names, **declared)
-        ],
+        default=0 if counted else None,
+        annotation=Annotated[kind, typer.Option(*names, **declared)],
     )
 
 
@@ -93,7 +92,7 @@ def _default(key: str) -> str:
     return f" [default: {shown:g}]" if isinstance(shown, float) else f" [default: {shown}]"
 
 
-def _print_version(wanted: bool | None) -> None:  # noqa: FBT001  Typer's callback
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         from embedmigrate import __version__  # noqa: PLC0415
 

@@ -78,3 +78,18 @@ def seconds_since(iso: str, now: float) -> float:
     from datetime import datetime  # noqa: PLC0415
 
     return max(0.0, now - datetime.fromisoformat(iso).timestamp())
+
+
+def wait_words(code: str, seconds: float | None, attempt: int, *, asked: bool) -> str:
+    how = " as asked by Retry-After" if asked else ""
+    wait = f"waiting {seconds:.0f} s" if seconds is not None else "waiting"
+    return f"{reason(code)} (429): {wait}{how}, attempt {attempt}"
+
+
+def stop_words(*, aborting: bool, in_flight: int, grace: float) -> str:
+    flight = plural(in_flight, "batch", "batches")
+    if aborting:
+        return f"Aborting {flight} in flight; its rows stay pending."
+    return (
+        f"Stopping: finishing {flight} in flight (up to {grace:.0f} s). Ctrl-C again to abort it."
+    )

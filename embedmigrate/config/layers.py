@@ -26,6 +26,7 @@ _GENTLE = {"batch_size": 10, "delay": 1000, "concurrency": 1}
 _KEYS = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 _ADDRESSES = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
 _LIBPQ = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": "user"}
+_QUOTED = str.maketrans({"'": r"\'", "\\": r"\\"})
 _SYSTEM_FILE = Path("/etc/embedmigrate/config.toml")
 
 
@@ -156,13 +157,13 @@ def _conventional(origin: str, environ: Mapping[str, str], provider: str) -> _La
 
 
 def _libpq(environ: Mapping[str, str]) -> _Layer:
-    """libpq's own variables name a database as well; the password it finds by itself."""
+    """Libpq's own variables name a database as well; the password it finds by itself."""
     if environ.get("PGSERVICE"):
         return _Layer("PGSERVICE", {"database_url": f"service='{environ['PGSERVICE']}'"})
     if not environ.get("PGDATABASE") and not environ.get("PGHOST"):
         return _Layer("", {})
     words = [
-        f"{keyword}='{environ[name].replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
+        f"{keyword}='{environ[name].translate(_QUOTED)}'"
         for name, keyword in _LIBPQ.items()
         if environ.get(name)
     ]

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from hashlib import sha256, shake_256
 
-from embedmigrate.embedders.models import PROFILES
 from embedmigrate.engine.model import Embedded
 
 
 class HashEmbedder:
     """The same on every machine and release, which NumPy's generators do not promise."""
-
-    limits = PROFILES["hash"].limits
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions

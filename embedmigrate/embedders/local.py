@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedmigrate.embedders.models import PROFILES
 from embedmigrate.engine.model import Embedded
 from embedmigrate.errors import ConfigError, ProviderError, RejectedInput
 
 if TYPE_CHECKING:
-    from embedmigrate.engine.vectors import Vectors
     from embedmigrate.engine.ports import Embedder
+    from embedmigrate.engine.vectors import Vectors
 
 DEFAULT = "wordllama"
 
@@ -42,7 +41,6 @@ def open_local(model: str | None) -> "Embedder":
 class _LocalEmbedder(ABC):
     """Runs the model in one thread, so that neither the event loop nor another call waits in it."""
 
-    limits = PROFILES["local"].limits
     dimensions: int
 
     def __init__(self) -> None:

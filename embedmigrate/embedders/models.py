@@ -97,13 +97,13 @@ def choose(
     profile = PROFILES[provider]
     name = ALIASES.get(model or "", model) or profile.model or ""
     facts = known(name) if profile.paid else None
-    if facts and dimensions and dimensions != facts.dimensions:
-        if not facts.shortens or dimensions > facts.dimensions:
-            raise ConfigError(
-                f"{name} gives {facts.dimensions} dimensions, not {dimensions}",
-                code="dimension_mismatch",
-                hint="leave --dimensions out, or choose text-embedding-3-large",
-            )
+    asked = dimensions or (facts.dimensions if facts else 0)
+    if facts and asked != facts.dimensions and not (facts.shortens and asked < facts.dimensions):
+        raise ConfigError(
+            f"{name} gives {facts.dimensions} dimensions, not {dimensions}",
+            code="dimension_mismatch",
+            hint="leave --dimensions out, or choose text-embedding-3-large",
+        )
     most = replace(
         profile.limits,
         rows=batch_size or profile.batch_size,

@@ -41,7 +41,7 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes, *, who: str
     """The error that the answer means; `who` names provider, model and host for a person."""
     code, words = _error_of(content)
     label = f"HTTP {status}" + (f", {code}" if code else "")
-    if _QUOTA.search(code) and status in {402, 403, 429} or status == 402:  # noqa: PLR2004
+    if (_QUOTA.search(code) and status in {402, 403, 429}) or status == 402:  # noqa: PLR2004
         return ProviderError(
             f"{who} reports no remaining credit ({code or label})",
             code="quota_exhausted",

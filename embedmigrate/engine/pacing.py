@@ -194,7 +194,7 @@ class Governor:
             self._report(Waiting("provider_rate_limit", seconds, attempt, asked))
 
     def alive_since(self, moment: float) -> bool:
-        """Whether the provider has answered anything well after `moment` of the governor's clock."""
+        """Whether the provider has answered well after `moment` of the governor's clock."""
         return self.last_success > moment
 
     def now(self) -> float:

@@ -62,8 +62,11 @@ class Server:
     """One user's share in a server; `url` is a superuser's, over the unix socket."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        if len(os.fsencode(folder)) > _LONGEST:
-            raise _unusable(f"{folder} is too long", f"embedded:PATH of at most {_LONGEST} bytes")
+        if len(os.fsencode(folder)) > _LONGEST or "," in str(folder):  # libpq: a list of hosts
+            raise _unusable(
+                f"{folder} is too long, or has a comma, for the name of a socket",
+                f"embedded:PATH of at most {_LONGEST} bytes, no comma among them",
+            )
         if not folder.exists():
             folder.mkdir(parents=True)
             folder.chmod(0o755)  # whatever the umask: root's server is another user
@@ -79,7 +82,7 @@ class Server:
                 if not self._data.exists():
                     self._create()
                 if not self._running():
-                    self._control("start", "-l", f"{self._data}/log")
+                    self._control("start", "-l", "data/log")
                 self._run("psql", "-Xqc", "CREATE EXTENSION IF NOT EXISTS vector", self.url)
             except BaseException:
                 self._leave()
@@ -121,7 +124,7 @@ class Server:
         fresh.mkdir(mode=0o700)
         if self._identity:
             os.chown(fresh, self._identity["user"], self._identity["group"])
-        self._run("initdb", "-D", str(fresh), *_INITDB)
+        self._run("initdb", "-D", "new", *_INITDB)
         fresh.rename(self._data)
 
     def _running(self) -> bool:
@@ -132,7 +135,8 @@ class Server:
         return True
 
     def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", "-D", str(self._data), *arguments)
+        # By its name in the working directory: pg_ctl hands it to a shell.
+        self._run("pg_ctl", "-D", "data", *arguments)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(  # noqa: S603  the wheel's own programs

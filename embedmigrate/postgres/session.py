@@ -1,4 +1,4 @@
-"""Connections: how they are opened, what their errors mean, and which of them pass by themselves."""
+"""Connections: how they are opened, what their errors mean, and which of them pass."""
 
 import asyncio
 import logging

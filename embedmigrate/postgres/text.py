@@ -4,13 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-BLANK = "".join(
-    [
-        "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007",
-        "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
-        # Not white space by Unicode's definition, yet nothing to embed either: zero-width marks.
-        "\u200b\u200c\u200d\u2060\ufeff",
-    ]
+BLANK = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    # Not white space by Unicode's definition, yet nothing to embed either: zero-width marks.
+    "\u200b\u200c\u200d\u2060\ufeff"
 )
 """Every character of `str.isspace`, and the invisible ones; a text of only these is blank."""
 
