@@ -1,9 +1,11 @@
 """`generate-all`: check, lock, plan, ask, run, and say how it ended."""
 
+import asyncio
 import contextlib
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -29,11 +31,13 @@ from embedmigrate.engine.model import (
     State,
 )
 from embedmigrate.engine.ports import Source
-from embedmigrate.errors import ConfigError, EmbedMigrateError, Exit
+from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
 from embedmigrate.postgres import census, lock
 from embedmigrate.postgres.session import Database
 from embedmigrate.postgres.source import KeyedSource, TableSource
 from embedmigrate.state import JobFiles, RunState
+
+_LOCK_POLL_SECONDS = 0.5
 
 
 class GenerateAll:
@@ -55,12 +59,29 @@ class GenerateAll:
             await opening.everything()
             files = job_files(self._loaded)
             files.prepare()
-            with files.locked(opening.settings.lock_timeout):
-                async with self._locked(opening):
-                    return await self._begin(opening, files)
+            async with self._locked(opening, files):
+                return await self._begin(opening, files)
 
     @contextlib.asynccontextmanager
-    async def _locked(self, opening: Opening) -> AsyncIterator[None]:
+    async def _locked(self, opening: Opening, files: JobFiles) -> AsyncIterator[None]:
+        """Both locks, on this machine and in the database; waits for as long as it may."""
+        deadline = time.monotonic() + opening.settings.lock_timeout
+        async with contextlib.AsyncExitStack() as stack:
+            while True:
+                try:
+                    async with contextlib.AsyncExitStack() as attempt:
+                        attempt.enter_context(files.locked())
+                        await attempt.enter_async_context(self._database_locked(opening))
+                        stack.push_async_exit(attempt.pop_all())
+                        break
+                except LockedError:
+                    if time.monotonic() >= deadline:
+                        raise
+                await asyncio.sleep(_LOCK_POLL_SECONDS)
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _database_locked(self, opening: Opening) -> AsyncIterator[None]:
         """The lock in the database, where a session of our own can hold one."""
         s = opening.settings
         direct = s.lock_database_url
@@ -106,8 +127,8 @@ class GenerateAll:
         start = self._started(opening, files, counts, selected, planned, last, after)
         for notice in notices:
             self._audience.event(notice)
-        for code, message in opening.warnings() if selected else []:
-            self._notice(code, message)
+        for notice in opening.warnings(selected):
+            self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()
         ledger = Ledger(
@@ -173,6 +194,8 @@ class GenerateAll:
             State.LIMIT_REACHED,
         }
         after = _added_up(start.counts, progress.rows_stored, force=start.force)
+        # Before the count, which takes its time: whoever is killed in it has an end on record.
+        self._save_end(keeper, ending)
         if counted and progress.rows_processed:
             try:
                 after = await planning.count(opening)
@@ -182,8 +205,7 @@ class GenerateAll:
         left = after.missing + after.stale
         if state is State.LIMIT_REACHED and code is Exit.OK and counted and not left:
             state = State.COMPLETED
-        progress = replace(progress, state=state)
-        keeper.end(progress, code, ending.error)
+            self._save_end(keeper, replace(ending, progress=replace(progress, state=state)))
         report = files.error_report(self.run_id)
         return Summary(
             run_id=self.run_id,
@@ -202,6 +224,13 @@ class GenerateAll:
             next_command=self._next(opening, state, progress.rows_failed),
             error=ending.error,
         )
+
+    def _save_end(self, keeper: Keeper, ending: Ending) -> None:
+        """Rows that are stored stay done when the disk is full; the operator hears of it."""
+        try:
+            keeper.end(ending.progress, ending.exit_code, ending.error)
+        except CheckpointError as error:
+            self._notice(error.code, error.message)
 
     def _next(self, opening: Opening, state: State, failed: int) -> str | None:
         if state is State.COMPLETED:

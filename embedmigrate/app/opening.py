@@ -9,11 +9,15 @@ from embedmigrate.app.values import Place
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import Access, check_access
 from embedmigrate.embedders.models import Choice, choose, known
+from embedmigrate.engine.model import Noticed
 from embedmigrate.errors import ConfigError, TargetError
 from embedmigrate.postgres import catalog, embedded
 from embedmigrate.postgres.catalog import Burden, Server, Wish
 from embedmigrate.postgres.session import Connection, Database
 from embedmigrate.postgres.target import Target
+
+_MANY_ROWS = 1000
+"""From so many rows on, a live index is worth dropping; below, it earns its keep every night."""
 
 
 class Opening:
@@ -177,20 +181,19 @@ class Opening:
             "provider host": host,
         }
 
-    def warnings(self) -> list[tuple[str, str]]:
-        """Codes and sentences on what will make the run slow."""
+    def warnings(self, selected: int) -> list[Noticed]:
+        """What will make a run over so many rows slow."""
         found = []
         for name, method, _ in self.burden.indexes:
-            found.append(
-                (
-                    "live_index",
-                    f"{method} index {name} is live: writing is 15 to 70 times slower with it; "
-                    "drop it and build it again afterwards",
-                )
+            message = (
+                f"{method} index {name} is live: writing is 15 to 70 times slower with it; "
+                "drop it and build it again afterwards"
             )
+            found.append(Noticed("live_index", message, minor=selected < _MANY_ROWS))
         if self.burden.triggers:
             names = ", ".join(self.burden.triggers)
-            found.append(("row_trigger", f"row trigger {names} fires for every vector written"))
+            message = f"row trigger {names} fires for every vector written"
+            found.append(Noticed("row_trigger", message, minor=True))
         return found
 
 

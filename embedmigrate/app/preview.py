@@ -65,7 +65,8 @@ class Preview:
         for name, step in steps.items():
             await self._check(name, step)
         if self._passed("target"):
-            self._checks += [Check(code, "warning", m) for code, m in self._opening.warnings()]
+            found = self._opening.warnings(self._selected or 0)
+            self._checks += [Check(n.code, "warning", n.message) for n in found]
         return DryRun(
             checks=tuple(self._checks),
             exit_code=self._verdict(),

@@ -74,8 +74,9 @@ class Watcher:
                 self.show_wait(reason, seconds, attempt, asked=asked)
             case Resumed():
                 self.show_resumed()
-            case Noticed(code, message):
-                self.show_notice(code, message)
+            case Noticed(code, message, minor):
+                if not minor or self.verbose:
+                    self.show_notice(code, message)
 
     def confirm(self, question: str) -> bool:
         """Ask at a terminal; elsewhere the flag that led here is the consent."""

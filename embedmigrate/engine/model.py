@@ -217,10 +217,11 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something that an operator should know once."""
+    """Something that an operator should know once; `minor` where it is shown on request only."""
 
     code: str
     message: str
+    minor: bool = False
 
 
 Event: TypeAlias = Advanced | RowFailed | Waiting | Resumed | Noticed

@@ -161,7 +161,12 @@ class Worker:
             except RateLimited:
                 raise
             except TransientError as error:
-                work += await self._suspect(part, error, tally, began)
+                alive = self._governor.alive_since(began)
+                if alive or (part.attempts > 1 and len(part.rows) > 1):
+                    work += self._suspect(part, error, tally)
+                else:
+                    await self._sit_out(error, began)
+                    work.insert(0, part)  # the others first: an answer to them tells more
             else:
                 work += await self._store(part, embedded, tally, force=batch.force)
 
@@ -231,28 +236,30 @@ class Worker:
             )
         return part.halves(part.attempts)
 
-    async def _suspect(
-        self, part: _Part, error: TransientError, tally: _Tally, began: float
-    ) -> list[_Part]:
-        """The texts or the provider? Smaller requests, and the answers others get, tell.
+    def _suspect(self, part: _Part, error: TransientError, tally: _Tally) -> list[_Part]:
+        """The texts and not the provider: others get answers, or smaller requests may."""
+        if len(part.rows) > 1:
+            return part.halves(1)
+        self._fail(
+            part.rows[0],
+            error.code,
+            error.message,
+            tally,
+            http_status=error.status,
+            tries=self._patience.attempts,
+        )
+        return []
+
+    async def _sit_out(self, error: TransientError, began: float) -> None:
+        """Wait for the provider to come back.
 
         Raises:
-            TransientError: It is the provider, and it stayed away for longer than we wait.
+            TransientError: It stayed away for longer than we wait, or answers nonsense.
         """
-        alive = self._governor.alive_since(began)
-        if len(part.rows) > 1 and (alive or part.attempts > 1):
-            return part.halves(1)
-        if alive:
-            status, attempts = error.status, max(part.attempts, 1)
-            self._fail(
-                part.rows[0], error.code, error.message, tally, http_status=status, tries=attempts
-            )
-            return []
         waited = self._governor.now() - max(began, self._governor.last_success)
         if isinstance(error, BadReply) or waited >= self._patience.seconds:
             raise error
         await self._governor.sleep(min(_BACKOFF_MOST, self._patience.seconds - waited))
-        return [part]
 
     def _fail(
         self,

@@ -12,8 +12,9 @@ import pwd
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -143,7 +144,7 @@ class Server:
             [self._programs / program, *arguments],
             check=True,
             cwd=self._folder,
-            env={k: v for k, v in os.environ.items() if not k.startswith("PG")},
+            env={"PATH": os.defpath, "LC_ALL": "C"},  # nothing of ours, PG* least of all
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,18 +153,32 @@ class Server:
             **self._identity,
         )
 
+    def _copy_of_programs(self) -> Path:
+        """Root's virtual environments are often in root's closed home; that stays closed."""
+        copy = self._folder / "programs"
+        if not copy.exists():
+            fresh = Path(tempfile.mkdtemp(prefix="programs-", dir=self._folder))
+            fresh.chmod(0o755)
+            install, package = self._programs.parent, self._programs.parent.parent
+            libraries = package.with_name(f"{package.name}.libs")  # where the programs look
+            shutil.copytree(install, fresh / package.name / install.name, symlinks=True)
+            shutil.copytree(libraries, fresh / libraries.name)
+            with suppress(OSError):  # another process was first
+                fresh.rename(copy)
+        return copy.joinpath(*self._programs.parts[-3:])
+
     def _without_root(self) -> dict[str, Any]:
         """PostgreSQL refuses root: the cluster's owner, or a user made for it, who must get in."""
+        if _closed(self._programs):
+            self._programs = self._copy_of_programs()
         if self._data.exists():
             owner = self._data.stat()
             return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-        for place in (self._folder, self._programs):
-            for folder in (*reversed(place.parents), place):
-                if not folder.stat().st_mode & stat.S_IXOTH:
-                    raise _unusable(
-                        f"{folder} is closed to the user {_ROOTS_USER}, who runs it for root",
-                        f"chmod o+x {folder}, or embedded:PATH elsewhere, such as under /var/lib",
-                    )
+        if closed := _closed(self._folder):
+            raise _unusable(
+                f"{closed} is closed to the user {_ROOTS_USER}, who runs it for root",
+                f"chmod o+x {closed}, or embedded:PATH elsewhere, such as under /var/lib",
+            )
         try:
             user = pwd.getpwnam(_ROOTS_USER)
         except KeyError:
@@ -182,6 +197,12 @@ def _programs() -> Path:
             hint='pip install "embedmigrate[embedded]"',
         )
     return Path(wheel.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+def _closed(place: Path) -> Path | None:
+    """The first folder on the way that other users cannot pass through."""
+    ways = (*reversed(place.parents), place)
+    return next((folder for folder in ways if not folder.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _unusable(why: str, hint: str) -> ConfigError:

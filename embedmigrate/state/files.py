@@ -102,7 +102,7 @@ class JobFiles:
         return aside
 
     @contextlib.contextmanager
-    def locked(self, timeout: float) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the job's lock; the kernel frees it when the process ends, however it ends.
 
         Raises:
@@ -110,7 +110,7 @@ class JobFiles:
         """
         fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            deadline = time.monotonic() + max(timeout, _LOCK_PATIENCE)
+            deadline = time.monotonic() + _LOCK_PATIENCE
             while not _try_lock(fd, fcntl.LOCK_EX):
                 if time.monotonic() >= deadline:
                     raise self._held_by()
