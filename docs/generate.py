@@ -20,12 +20,11 @@ import typer.main
 from embedmigrate import errors
 from embedmigrate.cli.commands import app
 from embedmigrate.cli.options import PANELS
-from embedmigrate.config import Settings, options
+from embedmigrate.config.settings import options, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pydantic.fields import FieldInfo
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "embedmigrate"
@@ -129,21 +128,11 @@ def _cell(text: str) -> str:
 # Settings
 
 
-def _field(key: str) -> FieldInfo:
-    return next(f for name, f in Settings.model_fields.items() if (f.alias or name) == key)
-
-
 def _value(key: str) -> str:
     """What may be given, in words."""
-    given = _field(key)
-    kind = given.annotation
-    bounds = {
-        word: getattr(mark, name)
-        for mark in given.metadata
-        for name, word in (("ge", "at least"), ("gt", "above"), ("le", "at most"))
-        if getattr(mark, name, None) is not None
-    }
-    limits = ", ".join(f"{word} {bound}" for word, bound in bounds.items())
+    kind, option = table()[key].kind, options()[key]
+    bounds = {"at least": option.ge, "above": option.gt, "at most": option.le}
+    limits = ", ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
     if options()[key].metavar == "TIME":
         words = "seconds, or a duration such as `500ms`, `30s`, `10m`, `2h`, `1h30m`"
     elif kind is bool:
@@ -153,13 +142,13 @@ def _value(key: str) -> str:
     elif get_origin(kind) is tuple:
         words = "a list; in the environment separated by commas"
     else:
-        words = _plain_kind({kind, *get_args(kind)})
+        words = _plain_kind({kind})
     return f"{words}, {limits}" if limits else words
 
 
 def _plain_kind(kinds: set[Any]) -> str:
     names = {getattr(kind, "__name__", "") for kind in kinds}
-    if "SecretStr" in names:
+    if "Secret" in names:
         return "text; masked wherever it is shown"
     for name, words in (("int", "whole number"), ("float", "number"), ("Path", "path")):
         if name in names:
@@ -168,7 +157,7 @@ def _plain_kind(kinds: set[Any]) -> str:
 
 
 def _default(key: str) -> str:
-    default = _field(key).default
+    default = table()[key].default
     if default in (None, ()):
         return "none" if "Default:" not in options()[key].help else "see above"
     if isinstance(default, bool):
@@ -218,6 +207,8 @@ class Code:
 
 _ROWS = (errors.RejectedInput, errors.TransientError)
 _NOTICES = {"Noticed", "notice", "_notice"}
+_PASSED_ON = ("state_dir_unwritable",)
+"""Errors of the last save, which end nothing any more: shown as notices, under their own codes."""
 
 
 def error_codes() -> dict[str, Code]:
@@ -232,15 +223,13 @@ def error_codes() -> dict[str, Code]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 _note_call(node, known, found)
-            if isinstance(node, ast.FunctionDef) and node.name == "warnings":
-                for pair in ast.walk(node):
-                    if isinstance(pair, ast.Tuple) and (code := _literal(pair.elts[0])):
-                        found[code].notice = True
     for cls in vars(errors).values():
         if isinstance(cls, type) and issubclass(cls, errors.EmbedMigrateError):
             default = (cls.__init__.__kwdefaults__ or {}).get("code")
             if default and "__init__" in vars(cls):
                 found[default].exits.add(int(cls.exit_code))
+    for code in _PASSED_ON:
+        found[code].notice = True
     return dict(sorted(found.items()))
 
 
@@ -313,7 +302,7 @@ def _literal(node: ast.expr) -> str | None:
 def _index() -> str:
     lines = ["| Code | Exit code | In the row report | As a notice |", "|---|---|---|---|"]
     for name, code in error_codes().items():
-        exits = ", ".join(str(number) for number in sorted(code.exits)) or "no"
+        exits = ", ".join(str(number) for number in sorted(code.exits)) or "none"
         marks = " | ".join("yes" if mark else "no" for mark in (code.row, code.notice))
         lines.append(f"| [{name}](#{name}) | {exits} | {marks} |")
     return "\n".join(lines) + "\n"
@@ -343,10 +332,16 @@ def _documents() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+_ENVELOPE = ("schema", "message_type", "time")
+"""In every document, and explained once."""
+
+
 def _keys(schema: dict[str, Any]) -> Iterator[str]:
     yield from ("| Key | Type | Meaning |", "|---|---|---|")
     required = schema.get("required", [])
     for name, given in schema["properties"].items():
+        if name in _ENVELOPE and "message_type" in schema["properties"]:
+            continue
         optional = "" if name in required else " (may be absent)"
         yield f"| `{name}` | {_type(given)} | {_cell(given.get('description', ''))}{optional} |"
 

@@ -113,6 +113,7 @@ class TransientError(ProviderError):
     """
 
     exit_code = Exit.TEMPORARY
+    advice = "run the same command again later: what was embedded is saved; or check --base-url"
 
     def __init__(
         self,
@@ -122,17 +123,18 @@ class TransientError(ProviderError):
         code: str = "provider_unavailable",
         status: int | None = None,
     ) -> None:
-        super().__init__(message, code=code)
+        super().__init__(message, code=code, hint=self.advice)
         self.retry_after = retry_after
         self.status = status
 
 
 class RateLimited(TransientError):  # noqa: N818  the provider's own word
-    pass
+    advice = "run the same command again later, or lower --rpm and --tpm"
 
 
 class BadReply(TransientError):  # noqa: N818  the provider's answer is at fault
     exit_code = Exit.PROVIDER
+    advice = "check --base-url and --model: the answer is not an embeddings API's"
 
 
 class RejectedInput(ProviderError):  # noqa: N818  a verdict on the input

@@ -3,11 +3,34 @@
 import re
 
 _MASK = "***"
+
+
+class Secret:
+    """A value that shows itself only when it is asked to, never by being printed."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({_MASK!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
 _KNOWN: set[str] = set()
 _PATTERNS = (
     # A password may hold "/" or "@" unescaped: mask up to the last "@" before white space.
     (re.compile(r"(://[^\s:/@]*):[^\s]*@"), r"\1:***@"),
-    (re.compile(r"(?i)\b(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)"), r"\1***"),
+    (re.compile(r"(?i)(\w*password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)"), r"\1***"),
     (re.compile(r"(?i)\b(bearer|api-key:?)\s+\S+"), r"\1 ***"),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), "sk-***"),
 )

@@ -78,9 +78,17 @@ def failed_keys(files: JobFiles, given: str, last: RunState | None) -> list[Key]
     """The keys in a run's error report."""
     if given == "last":
         if last is None:
-            raise CheckpointError("there is no last run", code="report_missing")
+            raise CheckpointError(
+                "there is no last run",
+                code="report_missing",
+                hint="without --retry-failed every row without a vector is tried",
+            )
         given = last.run_id
     if not given.isalnum():
-        raise ConfigError(f"--retry-failed {given!r} is not a run id", code="setting_invalid")
+        raise ConfigError(
+            f"--retry-failed {given!r} is not a run id",
+            code="setting_invalid",
+            hint="embedmigrate status shows the last run's; --retry-failed last is short for it",
+        )
     ids = [line["id"] for line in files.errors_of(given)]
     return [tuple(i) if isinstance(i, list) else (str(i),) for i in ids]

@@ -39,7 +39,7 @@ def jobs(loaded: Loaded) -> list[JobFiles]:
     s = loaded.settings
     named = "table" in loaded.origins or "job" in loaded.origins
     if s.database_url and (named or "vector_column" in loaded.origins):
-        name = job_name(s.database_url.get_secret_value(), s.table, s.vector_column)
+        name = job_name(s.database_url.reveal(), s.table, s.vector_column)
         return [JobFiles(directory, name)]
     wanted = f".{qualified(s.table)}.{s.vector_column}" if named else None
     return [
@@ -54,7 +54,9 @@ def _state_files(directory: Path) -> list[Path]:
         return sorted(p for p in directory.glob("*.json") if not p.name.endswith(".control.json"))
     except OSError as error:
         raise CheckpointError(
-            f"{directory} cannot be read: {error.strerror}", code="checkpoint_unreadable"
+            f"{directory} cannot be read: {error.strerror}",
+            code="checkpoint_unreadable",
+            hint="run as its owner, or choose another with --state-dir",
         ) from None
 
 

@@ -93,7 +93,7 @@ class GenerateAll:
             yield
             return
         database = (
-            Database(direct.get_secret_value(), run_id=self.run_id) if direct else opening.database
+            Database(direct.reveal(), run_id=self.run_id) if direct else opening.database
         )
         connection = await database.connect()
         try:

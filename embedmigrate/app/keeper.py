@@ -79,7 +79,7 @@ class Keeper:
                 "name": opening.choice.name,
                 "dimensions": opening.target.dimensions,
             },
-            command=command,
+            command=redact(command),
             error_report=str(files.error_report(run_id)),
         )
 

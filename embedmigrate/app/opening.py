@@ -1,9 +1,8 @@
 """Opens the database and the model, checking at each step, before anything is spent."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Self
-
-from pydantic import SecretStr
 
 from embedmigrate.app.values import Place
 from embedmigrate.config import Loaded
@@ -12,9 +11,11 @@ from embedmigrate.embedders.models import Choice, choose, known
 from embedmigrate.engine.model import Noticed
 from embedmigrate.errors import ConfigError, TargetError
 from embedmigrate.postgres import catalog, embedded
+from embedmigrate.postgres.address import parameters
 from embedmigrate.postgres.catalog import Burden, Server, Wish
 from embedmigrate.postgres.session import Connection, Database
 from embedmigrate.postgres.target import Target
+from embedmigrate.secrets import Secret
 
 _MANY_ROWS = 1000
 """From so many rows on, a live index is worth dropping; below, it earns its keep every night."""
@@ -44,7 +45,7 @@ class Opening:
         )
         self.access = Access(
             base_url=s.base_url,
-            key=s.api_key.get_secret_value() if s.api_key else None,
+            key=s.api_key.reveal() if s.api_key else None,
             key_origin=self.origins.get("api_key", "").removeprefix("environment "),
             api_version=s.api_version,
             encoding_format=s.encoding_format,
@@ -64,16 +65,45 @@ class Opening:
 
     async def everything(self) -> None:
         """All steps that need no state, in the order in which a fault is cheapest to find."""
-        self.credentials()
+        self.configuration()
         await self.connect()
         await self.resolve()
         self.fit()
         await self.privileges()
 
+    def configuration(self) -> None:
+        """What the settings lack, all of it at once.
+
+        Raises:
+            ConfigError: The one problem, or one error that lists them.
+        """
+        problems = list[ConfigError]()
+        for check in (self._address, self.credentials):
+            try:
+                check()
+            except ConfigError as error:
+                problems.append(error)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise ConfigError(
+                f"{len(problems)} problems",
+                code="configuration_incomplete",
+                facts=tuple(line for p in problems for line in (f"{p.message}:", *p.facts)),
+                hint="   and   ".join(p.hint for p in problems if p.hint),
+                details={"codes": [p.code for p in problems]},
+            )
+
+    def _address(self) -> str:
+        url = database_url(self.settings.database_url)
+        if not embedded.is_embedded(url):
+            parameters(url)
+        return url
+
     def credentials(self) -> str:
         return check_access(self.settings.provider, self.access)
 
-    async def connect(self) -> str:
+    async def connect(self, *, needs_pgvector: bool = True) -> str:
         """Reach the server; an embedded one is started first and stopped at the end."""
         url = database_url(self.settings.database_url)
         if embedded.is_embedded(url):
@@ -85,11 +115,13 @@ class Opening:
         )
         await self.database.open()
         self._stack.push_async_callback(self.database.close)
-        self.server = await self.database.run(catalog.read_server)
+        identify = partial(catalog.read_server, needs_pgvector=needs_pgvector)
+        self.server = await self.database.run(identify)
+        vectors = f"pgvector {self.server.pgvector}" if self.server.pgvector else "no pgvector"
         pooled = ", behind a pooler" if self.server.pooled else ""
         return (
             f"{self.database.place}, PostgreSQL {self.server.version}, "
-            f"pgvector {self.server.pgvector}{pooled}"
+            f"{vectors}{pooled}"
         )
 
     async def resolve(self) -> str:
@@ -197,13 +229,13 @@ class Opening:
         return found
 
 
-def database_url(given: SecretStr | None) -> str:
+def database_url(given: Secret | None) -> str:
     """The URL as text.
 
     Raises:
         ConfigError: There is none.
     """
-    url = given.get_secret_value().strip() if given else ""
+    url = given.reveal().strip() if given else ""
     if not url:
         raise ConfigError(
             "no database configured",

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from decimal import Decimal
 
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.values import Counts, Estimate
@@ -71,7 +72,7 @@ async def estimate(opening: Opening, counter: TokenCounter, counts: Counts, rows
     seconds, bound = _duration(opening, requests, tokens)
     cost = choice.cost(tokens)
     return Estimate(
-        tokens, error, len(kept), counter.name, requests, seconds, bound, cost, choice.price
+        rows, tokens, error, len(kept), counter.name, requests, seconds, bound, cost, choice.price
     )
 
 
@@ -106,12 +107,17 @@ def check_budget(opening: Opening, planned: Estimate) -> None:
         )
     if planned.cost_usd > budget:
         raise BudgetError(
-            f"estimate ${planned.cost_usd:.2f} is above --max-cost {budget:.2f}",
+            f"estimate ${_money(planned.cost_usd)} is above --max-cost {_money(budget)}",
             code="over_budget",
             facts=("Nothing was sent.",),
             hint="raise --max-cost, or take fewer rows with --limit",
             details={"estimated_cost_usd": planned.cost_usd, "max_cost_usd": budget},
         )
+
+
+def _money(usd: float) -> str:
+    """Cents are enough for what is not next to nothing."""
+    return f"{usd:.2f}" if usd >= 1 else f"{Decimal(f'{usd:.3g}'):f}"
 
 
 def parse_key(given: str, columns: int) -> Key:

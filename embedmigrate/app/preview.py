@@ -16,6 +16,7 @@ from embedmigrate.errors import (
     CheckpointError,
     EmbedMigrateError,
     Exit,
+    LockedError,
     ProviderError,
 )
 from embedmigrate.postgres import census
@@ -86,17 +87,18 @@ class Preview:
         try:
             self._checks.append(Check(name, "ok", await step()))
         except EmbedMigrateError as error:
-            # A live run is worth knowing and no reason against a plan.
-            status = "warning" if name == "other run" else "failed"
-            self._checks.append(Check(name, status, error.message, error))
+            # A live run is worth knowing and no reason against a plan; nor is a role that may
+            # only read: the preview is its to run.
+            mild = name == "other run" or error.details.get("privilege") == "UPDATE"
+            self._checks.append(Check(name, "warning" if mild else "failed", error.message, error))
 
     def _passed(self, name: str) -> bool:
         return any(c.name == name and c.status == "ok" for c in self._checks)
 
     def _verdict(self) -> Exit:
-        failed = [c.error for c in self._checks if c.status == "failed" and c.error]
+        failed = DryRun(tuple(self._checks), Exit.OK).error
         if failed:
-            return failed[0].exit_code
+            return failed.exit_code
         return Exit.GATE if self._opening.settings.detailed_exitcode and self._selected else Exit.OK
 
     async def _credentials(self) -> str:
@@ -108,6 +110,7 @@ class Preview:
     async def _checkpoint(self) -> str:
         files = job_files(self._loaded)
         self._state_file = str(files.state)
+        files.inspect()
         if self._opening.settings.restart:
             return "--restart would put the state file aside"
         try:
@@ -123,7 +126,11 @@ class Preview:
 
     async def _other_run(self) -> str:
         if job_files(self._loaded).live():
-            raise EmbedMigrateError("a run is working on this target now", code="lock_held")
+            raise LockedError(
+                "a run is working on this target now",
+                code="lock_held",
+                hint="embedmigrate status · embedmigrate stop",
+            )
         return "none on this machine"
 
     async def _plan(self) -> str:
@@ -160,6 +167,7 @@ class Preview:
             raise ProviderError(
                 f"the provider returned {got} dimensions, the column takes {width}",
                 code="dimension_mismatch",
+                hint="check --model and --dimensions; not every server honours a shortened width",
             )
         return f"one text came back as {got} dimensions, {embedded.tokens} tokens charged"
 

@@ -29,12 +29,14 @@ class Estimate:
     """What the selected rows will cost.
 
     Attributes:
+        rows: Rows that are estimated.
         error: Half the width of the 95 % interval of `tokens`, as a ratio; 0 when all were counted.
         sampled: Texts that were counted.
         counter: `cl100k_base` or `bytes/4`.
         bound_by: `tpm`, `rpm`, `delay` or `latency`: what decides about `seconds`.
     """
 
+    rows: int
     tokens: int
     error: float
     sampled: int
@@ -133,6 +135,11 @@ class DryRun:
     resume_from: Key | None = None
     state_file: str | None = None
 
+    @property
+    def error(self) -> EmbedMigrateError | None:
+        """The first reason for which a run would not begin."""
+        return next((c.error for c in self.checks if c.status == "failed" and c.error), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -160,8 +167,26 @@ class OneRow:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A job that `init` found."""
+    """A job that `init` found.
+
+    Attributes:
+        found: What a person wants to see of it, by label.
+        notes: What else could be set, as comments for the file.
+        problems: Why it cannot run as it is.
+    """
 
     name: str
     settings: dict[str, Any]
-    notes: tuple[str, ...] = field(default=())
+    found: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What `init` found where; `likely` are tables that have text and no vector column."""
+
+    where: str
+    pgvector: str
+    jobs: tuple[Proposal, ...]
+    likely: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from embedmigrate.config.layers import under_systemd
 def watcher_for(loaded: Loaded, streams: Streams) -> Watcher:
     """A bar where a person looks on, objects where a program does, lines for everything else."""
     s = loaded.settings
-    if s.json_lines:
+    if s.json:
         return JsonWatcher(streams, quiet=s.quiet, verbose=s.verbose, interval=s.progress_interval)
     bar = s.progress == "bar" or (s.progress == "auto" and streams.interactive)
     if bar and not s.quiet and not s.log_file:

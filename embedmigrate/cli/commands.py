@@ -1,11 +1,9 @@
 """The commands: each reads its settings, calls one use case and shows what came of it."""
 
-import asyncio
-import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -14,6 +12,8 @@ from embedmigrate.cli.options import VersionFlag, takes_settings
 from embedmigrate.cli.terminal import Streams, open_streams
 from embedmigrate.config import Loaded, layers, load, options
 from embedmigrate.errors import Exit
+
+T = TypeVar("T")
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _RUN_EXITS = """
@@ -35,7 +35,7 @@ app = typer.Typer(
 config_app = typer.Typer(
     help="The settings in force.", no_args_is_help=True, context_settings=_HELP
 )
-app.add_typer(config_app, name="config")
+app.add_typer(config_app, name="config", rich_help_panel="Set up")
 
 
 @app.callback()
@@ -52,21 +52,22 @@ class _Scene:
 
     @property
     def json(self) -> bool:
-        return self.loaded.settings.json_lines
+        return self.loaded.settings.json
 
 
 def _scene(flags: Mapping[str, Any], *, summary: bool = False) -> _Scene:
     """Read the settings; what is wrong with them is already reported as the flags ask."""
-    json, color = bool(flags.get("json")), str(flags.get("color") or "auto")
+    json = bool(flags.get("json")) or layers.json_lines()
+    color = str(flags.get("color") or "auto")
     streams = open_streams(json=json, color=color, no_input=bool(flags.get("no_input")))
     with reported(streams, json=json, verbose=bool(flags.get("verbose")), summary=summary):
         loaded = load(flags)
     s = loaded.settings
-    streams = open_streams(json=s.json_lines, color=s.color, no_input=s.no_input)
-    if not s.json_lines and s.quiet < 2:  # noqa: PLR2004
+    streams = open_streams(json=s.json, color=s.color, no_input=s.no_input)
+    if not s.json and s.quiet < 2:  # noqa: PLR2004
         for warning in loaded.warnings:
             streams.err.print(f"warning: {warning}")
-    if s.verbose and not s.json_lines:
+    if s.verbose and not s.json:
         for path in loaded.files:
             streams.err.print(f"read {path}")
     return _Scene(loaded, streams)
@@ -86,7 +87,15 @@ def _command(name: str, flags: Mapping[str, Any]) -> str:
         for one in value if isinstance(value, list) else [value]:
             flag = f"--{key.replace('_', '-')}"
             words += [flag] if one is True else [flag, str(one)]
+    import shlex  # noqa: PLC0415
+
     return shlex.join(words)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio  # noqa: PLC0415  a tenth of the time that --help and status take
+
+    return asyncio.run(work)
 
 
 def _leave(code: Exit) -> NoReturn:
@@ -112,7 +121,7 @@ def generate_all(flags: Mapping[str, Any]) -> None:
 
         with watcher_for(scene.loaded, scene.streams) as watcher:
             run = GenerateAll(scene.loaded, watcher, command=_command("generate-all", flags))
-            summary = asyncio.run(run.run())
+            summary = _run(run.run())
         watcher.close(summary)
         if summary.error and not scene.json:
             show(summary.error, scene.streams, verbose=s.verbose > 0)
@@ -125,7 +134,7 @@ def _preview(scene: _Scene) -> NoReturn:
         from embedmigrate.app.preview import dry_run  # noqa: PLC0415
         from embedmigrate.cli import jsonl, results  # noqa: PLC0415
 
-        found = asyncio.run(dry_run(scene.loaded))
+        found = _run(dry_run(scene.loaded))
         if scene.json:
             print(jsonl.dry_run(found), flush=True)  # noqa: T201
         elif not s.quiet or found.exit_code not in {Exit.OK, Exit.GATE}:
@@ -133,6 +142,8 @@ def _preview(scene: _Scene) -> NoReturn:
         if summary := layers.step_summary():
             with summary.open("a", encoding="utf-8") as page:
                 page.write(results.markdown_plan(found))
+        if scene.json and (error := found.error):
+            scene.streams.err.print(jsonl.exit_error(error, None))
         _leave(found.exit_code)
     raise AssertionError("reported() leaves")
 
@@ -155,13 +166,13 @@ def generate_one(
     scene = _scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         from embedmigrate.app.one import generate_one as one  # noqa: PLC0415
-        from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+        from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
-        row = asyncio.run(one(scene.loaded, key))
+        row = _run(one(scene.loaded, key))
         if scene.json:
             print(jsonl.row(row), flush=True)  # noqa: T201
         elif not scene.loaded.settings.quiet or row.exit_code:
-            results.one_row(row, scene.streams)
+            reports.one_row(row, scene.streams)
         _leave(row.exit_code)
 
 
@@ -192,13 +203,13 @@ def stats(
     scene = _scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         from embedmigrate.app.preview import stats as look  # noqa: PLC0415
-        from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+        from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
-        found = asyncio.run(look(scene.loaded, estimated=estimate, fail_under=fail_under))
+        found = _run(look(scene.loaded, estimated=estimate, fail_under=fail_under))
         if scene.json:
             print(jsonl.stats(found), flush=True)  # noqa: T201
         else:
-            results.stats(found, scene.streams, tsv=plain)
+            reports.stats(found, scene.streams, tsv=plain)
         _leave(found.exit_code)
 
 
@@ -231,7 +242,7 @@ def status(
 
 def _show_status(scene: _Scene) -> None:
     from embedmigrate.app.control import statuses  # noqa: PLC0415
-    from embedmigrate.cli import jsonl, results  # noqa: PLC0415
+    from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
     found = statuses(scene.loaded)
     out = scene.streams.out
@@ -245,7 +256,7 @@ def _show_status(scene: _Scene) -> None:
         job = f"{s.table}.{s.vector_column} " if "table" in scene.loaded.origins else ""
         out.print(f"No run recorded for {job or 'any job '}in {layers.state_directory(s)}.")
     elif len(found) == 1:
-        results.status(found[0], scene.streams)
+        reports.status(found[0], scene.streams)
     else:
         for one in found:
             done = one.run.progress.get("done_ratio") or 0.0

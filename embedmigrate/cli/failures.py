@@ -1,14 +1,12 @@
 """Errors on their way out: one message with cause and next command, redacted, and the exit code."""
 
 import contextlib
-import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
 from rich.text import Text
 
-from embedmigrate.cli import jsonl
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.errors import EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
@@ -53,6 +51,8 @@ def _leave(
     error: EmbedMigrateError, streams: Streams, *, json: bool, verbose: bool, summary: bool
 ) -> NoReturn:
     if json:
+        from embedmigrate.cli import jsonl  # noqa: PLC0415
+
         if summary:
             print(jsonl.refused_summary(error), flush=True)  # noqa: T201
         streams.err.print(jsonl.exit_error(error, None))
@@ -63,6 +63,8 @@ def _leave(
 
 def _bug(error: Exception) -> EmbedMigrateError:
     """An unexpected error: where it happened, and never its text, which may hold a row's."""
+    import traceback  # noqa: PLC0415
+
     cause: BaseException = error
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

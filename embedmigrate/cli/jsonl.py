@@ -26,7 +26,16 @@ SCHEMA = "embedmigrate/1"
 
 def line(message_type: str, body: dict[str, Any]) -> str:
     document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **body}
-    return redact(json.dumps(document, ensure_ascii=False))
+    return json.dumps(_redacted(document), ensure_ascii=False)
+
+
+def _redacted(value: Any) -> Any:
+    """Before it is JSON: afterwards a mask could swallow a quotation mark, and miss an escape."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: _redacted(one) for key, one in value.items()}
+    return [_redacted(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def target(place: Place) -> dict[str, Any]:

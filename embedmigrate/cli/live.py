@@ -57,7 +57,7 @@ class LiveWatcher(Watcher):
         grid.add_row(Text("Embedding", style="bold"), bar, Text(figures))
         lines = Table.grid()
         lines.add_row(grid)
-        lines.add_row(Text(self._state_line(p)))
+        lines.add_row(Text(self._state_line(p), no_wrap=True, overflow="ellipsis"))
         lines.add_row(
             Text(
                 "Ctrl-C finishes this and saves. Other shell: embedmigrate status | stop",

@@ -3,12 +3,11 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 
-from embedmigrate.config.settings import Option, Settings, options
+from embedmigrate.config.settings import Option, options, table
 
 PANELS = (
     "Target",
@@ -50,7 +49,7 @@ def takes_settings(command: str) -> Callable[[Callable[..., None]], Callable[...
 
 def _parameter(key: str, option: Option) -> inspect.Parameter:
     name = f"--{key.replace('_', '-')}"
-    kind = _kind(_field(key))
+    kind = _kind(table()[key].kind)
     declared: dict[str, Any] = {
         "help": option.help + ("" if kind is bool else _default(key)),
         "rich_help_panel": option.panel,
@@ -69,23 +68,15 @@ def _parameter(key: str, option: Option) -> inspect.Parameter:
     )
 
 
-def _field(key: str) -> FieldInfo:
-    return next(f for name, f in Settings.model_fields.items() if (f.alias or name) == key)
-
-
-def _kind(field: FieldInfo) -> Any:
+def _kind(kind: Any) -> Any:
     """What the parser has to know; numbers and durations are the settings' own to judge."""
-    if field.annotation is bool:
-        return bool
-    if get_origin(field.annotation) is tuple:
-        return list[str]
-    if get_origin(field.annotation) is Literal:
-        return Literal[get_args(field.annotation)]
-    return str
+    if kind is bool or get_origin(kind) is Literal:
+        return kind
+    return list[str] if get_origin(kind) is tuple else str
 
 
 def _default(key: str) -> str:
-    default = _field(key).default
+    default = table()[key].default
     if default in (None, (), 0) or isinstance(default, bool) or "Default" in options()[key].help:
         return ""
     shown = ", ".join(default) if isinstance(default, tuple) else default

@@ -5,21 +5,18 @@ The only module that reads the environment.
 
 import difflib
 import os
-import subprocess
-import tomllib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import platformdirs
-from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
-
 from embedmigrate import secrets
-from embedmigrate.config.settings import Settings, options
+from embedmigrate.config.convert import convert
+from embedmigrate.config.settings import Settings, options, table
 from embedmigrate.errors import ConfigError
+from embedmigrate.secrets import Secret
 
 _PREFIX = "EMBEDMIGRATE_"
 _GENTLE = {"batch_size": 10, "delay": 1000, "concurrency": 1}
@@ -84,9 +81,10 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
     merged, origins = _merge(layers)
     settings = _with_files(_validated(merged, origins), origins)
     if settings.api_key:
-        secrets.remember(settings.api_key.get_secret_value().strip())
+        secrets.remember(settings.api_key.reveal().strip())
     for url in (settings.database_url, settings.lock_database_url):
         _remember_password(url)
+    secrets.remember(real.get("PGPASSWORD"))
     return Loaded(
         settings,
         origins,
@@ -110,6 +108,11 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
+def json_lines() -> bool:
+    """Asked for in the environment; for what goes wrong before the settings are known."""
+    return _truthy(os.environ.get(f"{_PREFIX}JSON"))
+
+
 def force_color() -> bool:
     return bool(os.environ.get("FORCE_COLOR"))
 
@@ -131,6 +134,8 @@ def state_directory(settings: Settings) -> Path:
         return settings.state_dir
     if systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(systemd.split(":")[0])
+    import platformdirs  # noqa: PLC0415
+
     return Path(platformdirs.user_state_dir("embedmigrate"))
 
 
@@ -174,16 +179,39 @@ def _dotenv(given: Path | None) -> dict[str, str]:
     path = given or Path(".env")
     if not path.is_file():
         if given:
-            raise ConfigError(f"--env-file {given} does not exist", code="env_file_missing")
+            raise ConfigError(
+                f"--env-file {given} does not exist",
+                code="env_file_missing",
+                hint="name another with --env-file, or leave it out to read ./.env",
+            )
         return {}
-    return {k: v for k, v in dotenv_values(path, interpolate=False).items() if v is not None}
+    import logging  # noqa: PLC0415
+
+    from dotenv import dotenv_values  # noqa: PLC0415
+
+    # Its warnings about lines that it cannot read would stand between lines of JSON.
+    logging.getLogger("dotenv").setLevel(logging.CRITICAL)
+    try:
+        found = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"{path} cannot be read: {reason}",
+            code="env_file_invalid",
+            hint="correct it, or name another with --env-file",
+        ) from None
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def _file(given: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, dict[str, Any]]:
     """The first configuration file that there is."""
     if given:
         if not given.is_file():
-            raise ConfigError(f"--config {given} does not exist", code="config_missing")
+            raise ConfigError(
+                f"--config {given} does not exist",
+                code="config_missing",
+                hint="embedmigrate init writes one; --config names it",
+            )
         return given, _toml(given)
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "/")) / ".config")
     project = Path("pyproject.toml")
@@ -198,18 +226,34 @@ def _file(given: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, 
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", code="config_invalid") from None
+        where = re.search(r"line \d+", str(error))
+        raise ConfigError(
+            f"{path} is not valid TOML" + (f" ({where[0]})" if where else ""),
+            code="config_invalid",
+            facts=("The line is not shown because it may hold a secret.",),
+            hint="correct it, or name another file with --config",
+        ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", code="config_missing"
+            f"{path} cannot be read: {error.strerror}",
+            code="config_missing",
+            hint="run as a user who may read it, or name another file with --config",
         ) from None
 
 
 def _file_layers(path: Path | None, document: dict[str, Any], job: str | None) -> list[_Layer]:
     jobs = document.get("jobs", {})
+    if not isinstance(jobs, dict) or not all(isinstance(j, dict) for j in jobs.values()):
+        raise ConfigError(
+            f"{path}: jobs is not made of tables",
+            code="config_invalid",
+            hint="a job is a [jobs.NAME] table; embedmigrate init writes one",
+        )
     general = {key: value for key, value in document.items() if key != "jobs"}
     if job is not None and job not in jobs:
         known = f"It has: {', '.join(jobs)}." if jobs else "It has none."
@@ -244,17 +288,19 @@ def _merge(layers: list[_Layer]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _validated(merged: dict[str, Any], origins: dict[str, str]) -> Settings:
-    try:
-        return Settings(**merged)
-    except ValidationError as error:
-        secret = {"api_key", "database_url", "lock_database_url"}
-        problems = []
-        for fault in error.errors(include_url=False):
-            key = str(fault["loc"][0])
-            shown = "" if key in secret else f" {fault['input']!r}"
+    """Every value in its type; what is wrong is named by setting and origin, all at once."""
+    values, problems = dict[str, Any](), []
+    for key, given in merged.items():
+        setting = table()[key]
+        try:
+            values[key] = convert(setting, given)
+        except ValueError as fault:
+            shown = "" if setting.kind is Secret else f" {given!r}"
             name = f"--{key.replace('_', '-')}"
-            problems.append(f"{name}{shown} (from {origins.get(key, key)}): {fault['msg']}")
-        raise _problems(problems, "setting_invalid") from None
+            problems.append(f"{name}{shown} (from {origins[key]}): {fault}")
+    if problems:
+        raise _problems(problems, "setting_invalid")
+    return Settings(**values)
 
 
 def _problems(problems: list[str], code: str) -> ConfigError:
@@ -280,42 +326,53 @@ def _with_files(settings: Settings, origins: dict[str, str]) -> Settings:
     if settings.database_url_file and settings.database_url is None:
         changes["database_url"] = _secret_file(settings.database_url_file)
         origins["database_url"] = str(settings.database_url_file)
-    return settings.model_copy(update=changes)
+    return replace(settings, **changes)
 
 
-def _secret_file(path: Path) -> SecretStr:
+def _secret_file(path: Path) -> Secret:
     try:
-        return SecretStr(path.read_text("utf-8").rstrip("\r\n"))
+        return Secret(path.read_text("utf-8").rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigError(f"{path} cannot be read: {reason}", code="secret_unreadable") from None
+        raise ConfigError(
+            f"{path} cannot be read: {reason}",
+            code="secret_unreadable",
+            hint="check the path that --api-key-file or --database-url-file names",
+        ) from None
 
 
-def _secret_command(command: str) -> SecretStr:
+def _secret_command(command: str) -> Secret:
+    import subprocess  # noqa: PLC0415
+
     # The operator's own command line, as git and restic take one for the same purpose.
     done = subprocess.run(  # noqa: S602
         command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ConfigError(
-            f"--api-key-command failed with exit code {done.returncode}", code="secret_unreadable"
+            f"--api-key-command failed with exit code {done.returncode}",
+            code="secret_unreadable",
+            facts=("What it printed is not shown because it may hold a secret.",),
+            hint="run the command by itself, or use --api-key-file",
         )
-    return SecretStr(done.stdout.rstrip("\r\n"))
+    return Secret(done.stdout.rstrip("\r\n"))
 
 
-def _remember_password(url: SecretStr | None) -> None:
+def _remember_password(url: Secret | None) -> None:
     """The password of a URL, in both of its spellings; the redactor knows keyword strings."""
-    value = url.get_secret_value() if url else ""
+    value = url.reveal() if url else ""
     password = value.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    secrets.remember(password)
-    secrets.remember(unquote(password))
+    named = re.findall(r"\bpassword\s*=\s*'?([^'&\s]+)", value)
+    for each in (password, *named):
+        secrets.remember(each)
+        secrets.remember(unquote(each))
 
 
 def _warnings(
     settings: Settings, origins: dict[str, str], path: Path | None, document: dict[str, Any]
 ) -> tuple[str, ...]:
     found = []
-    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    url = settings.database_url.reveal() if settings.database_url else ""
     if (
         origins.get("database_url", "").startswith("--")
         and ":" in url.partition("://")[2].rpartition("@")[0]

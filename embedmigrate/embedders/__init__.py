@@ -134,6 +134,12 @@ def open_embedder(
             dimensions=asked,
             base64=auto or access.encoding_format == "base64",
         )
+    known = f"Key {secrets.hint_of(access.key)} from {access.key_origin}." if access.key else ""
     return openai.OpenAIEmbedder(
-        endpoint, dimensions=width, limits=choice.limits, timeout=access.timeout, notice=notice
+        endpoint,
+        dimensions=width,
+        limits=choice.limits,
+        timeout=access.timeout,
+        notice=notice,
+        credential=known or "No key was sent: OPENAI_API_KEY is not set.",
     )

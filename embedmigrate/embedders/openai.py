@@ -74,12 +74,14 @@ class OpenAIEmbedder:
         limits: Limits,
         timeout: float,
         notice: Callable[[str, str], None],
+        credential: str = "",
     ) -> None:
         self.dimensions = dimensions
         self.limits = limits
         self._endpoint = endpoint
         self._timeout = timeout
         self._notice = notice
+        self._credential = credential
         self._who = f"{endpoint.name} at {endpoint.host}"
         self._client = httpx2.AsyncClient(
             follow_redirects=False,
@@ -131,7 +133,10 @@ class OpenAIEmbedder:
             raise self._unreachable(error) from None
         if response.status_code == 200:  # noqa: PLR2004
             return content
-        raise refusal(response.status_code, response.headers, content, who=self._who)
+        error = refusal(response.status_code, response.headers, content, who=self._who)
+        if error.code == "api_key_rejected" and self._credential:
+            error.facts = (self._credential,)
+        raise error
 
     async def _read(self, response: httpx2.Response) -> bytes:
         content = bytearray()
@@ -153,7 +158,11 @@ class OpenAIEmbedder:
                 )
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
-            return ProviderError(f"no request can be sent to {self._who}", code="base_url_invalid")
+            return ProviderError(
+                f"no request can be sent to {self._who}",
+                code="base_url_invalid",
+                hint="check --base-url, and that the key is one line of ASCII",
+            )
         return TransientError(
             f"{self._who} cannot be reached ({type(error).__name__})", code="provider_unreachable"
         )

@@ -22,7 +22,7 @@ _RETRIED = {408, 409, 425}
 _OF_THE_INPUT = {400, 413, 422}
 _QUOTA = re.compile(r"insufficient_quota|billing|quota_exceeded|credit")
 _TOO_LONG = re.compile(
-    r"context.length|maximum.context|too many tokens|too long|max(imum)? (input|sequence) length"
+    r"context.length|maximum.context|too many tokens|(?<!array )too long|max(imum)? (input|sequence) length"
     r"|exceeds? the (model'?s )?(maximum|limit)",
     re.IGNORECASE,
 )
@@ -34,7 +34,7 @@ _TOO_MANY = re.compile(
 _NUMBERS = re.compile(
     r"(?:is|of|limit:?)\s*(\d+) tokens.*?(?:requested|got|has)\s*(\d+)", re.DOTALL
 )
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+\.?\d*)s)?(?:(\d+\.?\d*)ms)?")
 
 
 def refusal(status: int, headers: Mapping[str, str], content: bytes, *, who: str) -> ProviderError:
@@ -72,7 +72,8 @@ def _final(status: int, headers: Mapping[str, str], label: str, who: str) -> Pro
         return ProviderError(
             f"{who} rejected the API key ({label})",
             code="api_key_rejected",
-            hint="check the key, and that it may use this model",
+            hint="check the key, and that it may use this model, with: "
+            "embedmigrate generate-all --dry-run --probe",
         )
     if 300 <= status < 400:  # noqa: PLR2004
         host = re.sub(r"^(https?://)?(?:[^/@]*@)?([^/?#]*).*$", r"\2", headers.get("location", "?"))
@@ -87,7 +88,11 @@ def _final(status: int, headers: Mapping[str, str], label: str, who: str) -> Pro
             code="model_not_found",
             hint="check --model and --base-url (it usually ends in /v1)",
         )
-    return ProviderError(f"{who} refused the request ({label})", code="provider_refused")
+    return ProviderError(
+        f"{who} refused the request ({label})",
+        code="provider_refused",
+        hint="check --base-url and --model with embedmigrate generate-all --dry-run --probe",
+    )
 
 
 def _of_the_input(status: int, code: str, words: str) -> RejectedInput:
@@ -117,7 +122,8 @@ def _error_of(content: bytes) -> tuple[str, str]:
         return "", words
     if not isinstance(error, dict):
         return "", str(error)
-    code = str(error.get("code") or error.get("type") or "")
+    names = [str(name) for name in (error.get("code"), error.get("type")) if name] or [""]
+    code = next((name for name in names if _QUOTA.search(name)), names[0])
     return (code if re.fullmatch(r"[\w.-]{1,64}", code) else ""), f"{code} {error.get('message')}"
 
 

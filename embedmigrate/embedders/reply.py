@@ -50,7 +50,7 @@ def _in_order(items: list[dict[str, Any]]) -> tuple[list[Any], bool]:
     embeddings = [item.get("embedding") for item in items]
     if all(index is None for index in indexes):
         return embeddings, False
-    if indexes == list(range(len(items))) and not any(isinstance(i, bool) for i in indexes):
+    if indexes == list(range(len(items))) and all(type(index) is int for index in indexes):
         return embeddings, True
     ordered: list[Any] = [None] * len(items)
     seen = set[int]()

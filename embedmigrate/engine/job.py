@@ -115,7 +115,7 @@ class Job:
             found = await self._pass(None, force=False)
             partial = False
             sweeps += 1
-        return self._ending(new_rows_left=found > 0)
+        return self._ending(new_rows_left=found > 0 and self.tap.reason is None)
 
     def abort(self) -> None:
         """Give up what is in flight; its rows stay pending."""

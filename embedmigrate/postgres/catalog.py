@@ -41,6 +41,7 @@ class Server:
     database: str
     user: str
     pgvector: str
+    """Its version; empty where it is missing."""
     pooled: bool
     identity: str
 
@@ -78,11 +79,11 @@ def split_name(name: str) -> tuple[str | None, str]:
     return (plain[0], plain[1]) if len(plain) == 2 else (None, plain[0])  # noqa: PLR2004
 
 
-async def read_server(connection: Connection) -> Server:
+async def read_server(connection: Connection, *, needs_pgvector: bool = True) -> Server:
     """Identify the server.
 
     Raises:
-        TargetError: pgvector is missing, or the encoding cannot hold any text.
+        TargetError: pgvector is missing where it is needed, or the encoding cannot hold any text.
     """
     row = await _one(
         connection,
@@ -99,7 +100,7 @@ async def read_server(connection: Connection) -> Server:
             code="encoding_unsupported",
             hint="pg_dump it into a database made with: createdb --encoding UTF8",
         )
-    if pgvector is None:
+    if pgvector is None and needs_pgvector:
         raise TargetError(
             f'extension "vector" is not installed in database "{database}"',
             code="pgvector_missing",
@@ -112,7 +113,7 @@ async def read_server(connection: Connection) -> Server:
         )[0]
     # A pooler hands out its own process number at login; the server behind knows another.
     pooled = connection.info.backend_pid != pid
-    return Server(version.split()[0], database, user, pgvector, pooled, f"{system}/{oid}")
+    return Server(version.split()[0], database, user, pgvector or "", pooled, f"{system}/{oid}")
 
 
 async def read_target(connection: Connection, wish: Wish) -> Target:
@@ -121,7 +122,7 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
     Raises:
         TargetError: Something that the wish names is missing or does not fit.
     """
-    schema, table, oid = await _find_table(connection, wish.table)
+    schema, table, oid = await find_table(connection, wish.table)
     columns = {c.name: c for c in await _columns(connection, oid)}
     name = f"{schema}.{table}"
     key = await _key(connection, oid, name, columns, wish.key_columns)
@@ -135,6 +136,7 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
         raise TargetError(
             "--row-updated-at-column needs --updated-at-column to compare with",
             code="column_missing",
+            hint="name a timestamp column with --updated-at-column",
         )
     return Target(
         schema=schema,
@@ -150,10 +152,11 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
         row_updated_at_column=wish.row_updated_at_column,
         where=wish.where,
         table_oid=oid,
+        undoable=await _undoable(connection, oid),
     )
 
 
-async def _find_table(connection: Connection, wanted: str) -> tuple[str, str, int]:
+async def find_table(connection: Connection, wanted: str) -> tuple[str, str, int]:
     schema, table = split_name(wanted)
     rows = await _all(
         connection,
@@ -198,6 +201,18 @@ async def _similar(connection: Connection, table: str) -> list[str]:
     )
     near = set(difflib.get_close_matches(table, {r[1] for r in rows}, n=3, cutoff=0.6))
     return sorted(r[0] for r in rows if r[1] in near)
+
+
+async def _undoable(connection: Connection, oid: int) -> bool:
+    """Is there a trigger after updates, of the table or one of its partitions?"""
+    row = await _one(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+        " AND tgtype & 2 = 0 AND tgtype & 16 = 16 AND (tgrelid = %s::bigint::oid"
+        " OR tgrelid IN (SELECT relid FROM pg_partition_tree(%s::bigint::oid::regclass))))",
+        (oid, oid),
+    )
+    return bool(row[0])
 
 
 async def _columns(connection: Connection, oid: int) -> list[_Column]:
@@ -274,7 +289,11 @@ def _vector(column: _Column, table: str) -> _Column:
             hint="pass the vector(n) or halfvec(n) column with --vector-column",
         )
     if column.generated:
-        raise TargetError(f"{place} is a generated column", code="not_a_vector")
+        raise TargetError(
+            f"{place} is a generated column",
+            code="not_a_vector",
+            hint="pass a column that can be written with --vector-column",
+        )
     if column.typmod < 1:
         raise TargetError(
             f"{place} is {column.base} without a width",
@@ -288,7 +307,9 @@ def _vector(column: _Column, table: str) -> _Column:
 def _timestamp(column: _Column, table: str) -> None:
     if column.base not in {"timestamp", "timestamptz"}:
         raise TargetError(
-            f"{table}.{column.name} is {column.type}, not a timestamp", code="not_a_timestamp"
+            f"{table}.{column.name} is {column.type}, not a timestamp",
+            code="not_a_timestamp",
+            hint="name another with --updated-at-column or --row-updated-at-column",
         )
 
 
@@ -311,8 +332,17 @@ async def check_privileges(connection: Connection, t: Target) -> None:
     """May this role read what is embedded and write the vector?
 
     Raises:
-        DatabaseAuthError: With the GRANT that is missing.
+        DatabaseAuthError: With the GRANT that is missing; `details` name the privilege.
     """
+    user = connection.info.user
+    usage = "SELECT has_schema_privilege(%s, 'USAGE')"
+    if not (await _one(connection, usage, (t.schema,)))[0]:
+        raise DatabaseAuthError(
+            f'role "{user}" may not use the schema {t.schema}',
+            code="privilege_missing",
+            hint=f"GRANT USAGE ON SCHEMA {t.schema} TO {user};",
+            details={"privilege": "USAGE"},
+        )
     written = [t.vector_column, *filter(None, [t.updated_at_column])]
     read = [*(k.name for k in t.key), *t.text.columns, t.vector_column]
     for privilege, names in (("SELECT", read), ("UPDATE", written)):
@@ -323,12 +353,12 @@ async def check_privileges(connection: Connection, t: Target) -> None:
                 (t.table_oid, name, privilege),
             )
             if not allowed[0]:
-                user = connection.info.user
                 doing = "update" if privilege == "UPDATE" else "read"
                 raise DatabaseAuthError(
                     f'role "{user}" may not {doing} {t.name}.{name}',
                     code="privilege_missing",
                     hint=f"GRANT {privilege} ({', '.join(names)}) ON {t.name} TO {user};",
+                    details={"privilege": privilege},
                 )
 
 
@@ -343,6 +373,13 @@ async def check_expressions(connection: Connection, t: Target) -> None:
         await connection.execute(statement, (1, 1))
     except psycopg.Error as error:
         primary = error.diag.message_primary or type(error).__name__
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise DatabaseAuthError(
+                f"the database refused the selection: {primary}",
+                code="privilege_missing",
+                hint="GRANT SELECT on what --where and --text-sql name, EXECUTE on their functions,"
+                f" and USAGE on the schemas of both TO {connection.info.user};",
+            ) from None
         raise TargetError(
             f"the database cannot run the selection: {primary}",
             code="selection_invalid",

@@ -50,7 +50,7 @@ async def _fetch(
         async with transaction(connection, statement_seconds=_COUNT_SECONDS, read_only=True):
             return await (await connection.execute(statement, values)).fetchall()
 
-    return await database.run(read)
+    return await database.read(read)
 
 
 async def take(database: Database, t: Target) -> Census:
@@ -100,9 +100,18 @@ async def check_key(database: Database, t: Target, key: Key, origin: str) -> Non
             code="key_invalid",
             hint='a composite key is given as a JSON list: \'["a", "b"]\'',
         )
+
+    async def cast(connection: Connection) -> None:
+        async with transaction(connection, read_only=True):
+            await connection.execute(sql.cast_key(t), key)
+
     try:
-        await _fetch(database, sql.cast_key(t), key)
+        await database.run(cast)
     except psycopg.DataError:
         raise ConfigError(
-            f"{origin} does not fit the key of {t.name}: ({names})", code="key_invalid"
+            f"{origin} does not fit the key of {t.name}: ({names})",
+            code="key_invalid",
+            hint="--resume-from takes a key as the database prints it, or last"
+            if origin == "--resume-from"
+            else "embedmigrate generate-one takes a key as the database prints it",
         ) from None

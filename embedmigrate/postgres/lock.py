@@ -20,16 +20,19 @@ async def take(connection: Connection, t: Target) -> None:
     row = await cursor.fetchone()
     if row and row[0]:
         return
+    holder, run_id = await _holder(connection, name)
     raise LockedError(
         f"another run is working on {t.name}.{t.vector_column}",
         code="lock_held",
-        facts=(await _holder(connection, name),),
+        facts=(holder,),
         hint="it runs on another machine or with another state directory: run embedmigrate status"
         " there, or wait with --lock-timeout 30m",
+        details={"run_id": run_id},
     )
 
 
-async def _holder(connection: Connection, name: str) -> str:
+async def _holder(connection: Connection, name: str) -> tuple[str, str | None]:
+    """Who holds the lock, for a person, and the run's id, which the session has as its name."""
     try:
         cursor = await connection.execute(
             "SELECT a.application_name, coalesce(a.client_addr::text, 'a local socket'),"
@@ -43,6 +46,8 @@ async def _holder(connection: Connection, name: str) -> str:
         row = await cursor.fetchone()
     except psycopg.Error:
         row = None
-    if row is None:
-        return "Its session in the database could not be identified."
-    return f"The database names it '{row[0]}', connected from {row[1]} since {row[2]}."
+    if row is None or not row[0]:
+        return "Its session in the database could not be identified.", None
+    run_id = str(row[0]).removeprefix("embedmigrate ")
+    words = f"The database names it '{row[0]}', connected from {row[1]} since {row[2]}."
+    return words, run_id

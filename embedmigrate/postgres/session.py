@@ -19,13 +19,13 @@ from tenacity import (
 )
 
 from embedmigrate.errors import (
-    ConfigError,
     DatabaseAuthError,
     DatabaseUnavailable,
     EmbedMigrateError,
     TargetError,
 )
 from embedmigrate.postgres import sql
+from embedmigrate.postgres.address import parameters
 from embedmigrate.postgres.vectors import VectorArray, VectorArrayDumper
 from embedmigrate.secrets import redact
 
@@ -36,10 +36,13 @@ T = TypeVar("T")
 # a statement that met somebody else's: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _PASSING = ("08", "57P01", "57P02", "57P03", "25P03", "25P04", "25006", "40001", "40P01", "55P03")
 _PASSING_LATER = ("53300", "53100", "53200", "57014")
-_OF_THE_ROW = ("22", "23")
+_OF_THE_ROW = ("22", "23", "P0001")
+_SPEAKING = ("08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57")
+"""Classes whose messages name objects and settings; the others may quote what a row holds."""
 _AUTHENTICATION = re.compile(
     r"password authentication failed|no password supplied|authentication failed"
-    r"|no pg_hba\.conf entry|is not permitted to log in|role \"[^\"]*\" does not exist",
+    r"|no pg_hba\.conf entry|is not permitted to log in|role \"[^\"]*\" does not exist"
+    r"|permission denied for database",
     re.IGNORECASE,
 )
 _NO_DATABASE = re.compile(r"database \"([^\"]*)\" does not exist")
@@ -72,37 +75,6 @@ def of_the_row(error: BaseException) -> bool:
     return sqlstate(error).startswith(_OF_THE_ROW)
 
 
-def parameters(url: str) -> dict[str, Any]:
-    """A PostgreSQL URL or keyword string as libpq's parameters.
-
-    libpq's own complaint about a malformed string quotes it, password and all: it is never shown.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    scheme, found, rest = url.strip().partition("://")
-    plain = scheme.lower().partition("+")[0]
-    if found and plain not in {"postgresql", "postgres"}:
-        raise ConfigError(
-            "the database URL is not a PostgreSQL URL",
-            code="database_url_invalid",
-            facts=(
-                f'Its scheme is "{plain[:20]}"; expected postgresql:// or postgres://. '
-                "The value is not shown because it may hold a password.",
-            ),
-        )
-    try:
-        return conninfo.conninfo_to_dict(f"postgresql://{rest}" if found else url)
-    except psycopg.ProgrammingError:
-        raise ConfigError(
-            "the database URL cannot be read",
-            code="database_url_invalid",
-            facts=("The value is not shown because it may hold a password.",),
-            hint="postgresql://USER@HOST:5432/DBNAME; in a password write @ as %40, / as %2F, "
-            "and a space as %20",
-        ) from None
-
-
 def refusal(error: psycopg.Error, where: str) -> EmbedMigrateError:
     """What a failed connection attempt means; libpq gives no SQLSTATE for it, only words."""
     words = redact(str(error))
@@ -110,31 +82,44 @@ def refusal(error: psycopg.Error, where: str) -> EmbedMigrateError:
         return TargetError(
             f'database "{missing[1]}" does not exist on {where}',
             code="database_not_found",
-            hint="check the last part of the database URL",
+            hint="check the last part of DATABASE_URL or --database-url; psql -l lists what there is",
         )
     if _AUTHENTICATION.search(words) or sqlstate(error).startswith("28"):
         return DatabaseAuthError(
             f"login refused by {where}",
             code="database_login_refused",
-            facts=(words.strip().splitlines()[-1].strip(),),
-            hint="check user and password: ~/.pgpass, PGPASSWORD or the database URL",
+            facts=(_reason(words),),
+            hint="GRANT CONNECT ON DATABASE ... TO ...;"
+            if "permission denied" in words
+            else "check user and password: ~/.pgpass, PGPASSWORD or the database URL",
         )
-    reason = words.strip().splitlines()[0] if words.strip() else type(error).__name__
     return DatabaseUnavailable(
         f"cannot connect to {where}",
         code="database_unavailable",
-        facts=(reason,),
-        hint="is the server up, and the host and port right?",
+        facts=(_reason(words) or type(error).__name__,),
+        hint="is the server up, and are host and port in DATABASE_URL or --database-url right?",
     )
+
+
+def _reason(words: str) -> str:
+    """The line that says what is wrong; libpq adds details and advice below it."""
+    lines = [line.strip() for line in words.splitlines()]
+    return next((line for line in lines if "FATAL" in line), lines[0] if lines else "")
 
 
 def meaning(error: BaseException) -> EmbedMigrateError:
     """A database error that ends the run, without the row that PostgreSQL may quote in it."""
     state = sqlstate(error)
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    message = redact(primary or type(error).__name__)
+    if not primary or not state.startswith(_SPEAKING):
+        primary = f"{type(error).__name__} {state}".strip()
+    message = redact(primary)
     if state.startswith("28") or state == "42501":
-        return DatabaseAuthError(f"the database refused: {message}", code="privilege_missing")
+        return DatabaseAuthError(
+            f"the database refused: {message}",
+            code="privilege_missing",
+            hint="embedmigrate generate-all --dry-run names the GRANT that is missing",
+        )
     if state.startswith(("42", "3D", "3F")):
         return TargetError(
             f"the target no longer fits: {message}",
@@ -145,7 +130,8 @@ def meaning(error: BaseException) -> EmbedMigrateError:
         return TargetError(
             f"a row cannot be read: {message}",
             code="row_unreadable",
-            hint="find it with --where, or exclude it with --where",
+            facts=("The database's own words are not shown because they may quote the row.",),
+            hint="correct --text-sql, or leave such rows out with --where",
         )
     if passes(error):
         return DatabaseUnavailable(
@@ -153,7 +139,10 @@ def meaning(error: BaseException) -> EmbedMigrateError:
             code="database_unavailable",
             hint="run the same command again later",
         )
-    return EmbedMigrateError(f"unexpected database error {state}: {message}")
+    return EmbedMigrateError(
+        f"unexpected database error: {message}",
+        hint="look into the server's log; what was embedded is saved",
+    )
 
 
 class Database:
@@ -242,6 +231,17 @@ class Database:
                 raise
             raise meaning(error) from None
         raise AssertionError("tenacity re-raises the last error")
+
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """As `run`, for work that has no row of its own to blame.
+
+        Raises:
+            TargetError: The text of some row cannot be made.
+        """
+        try:
+            return await self.run(work)
+        except psycopg.Error as error:
+            raise meaning(error) from None
 
 
 async def _configure(connection: Connection) -> None:

@@ -127,7 +127,13 @@ class ColumnSink:
             [row.digest for row in rows],
             vector_array(vectors, element=t.vector_type, oid=t.vector_oid),
         ]
-        return await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+        done = await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+        if not t.undoable or not done:
+            return done
+        written = [tuple(r[:-1]) for r in done]
+        again = await connection.execute(sql.still_pending(t), _by_column(written))
+        undone = set(await again.fetchall())
+        return [(*r[:-1], r[-1] or tuple(r[:-1]) in undone) for r in done]
 
     async def _second_look(self, rows: Sequence[Row], *, force: bool) -> Written:
         """Why rows were not written: gone, filled by somebody else, or changed meanwhile."""

@@ -43,7 +43,7 @@ async def find(database: Database, t: Target, keys: Sequence[Key]) -> list[Found
 
     return [
         Found(row(t, tuple(r[:-3]), r[-3] or ""), eligible=r[-2], pending=r[-1])
-        for r in await database.run(look)
+        for r in await database.read(look)
     ]
 
 
@@ -85,7 +85,7 @@ class TableSource:
             async with transaction(connection, statement_seconds=_READ_SECONDS, read_only=True):
                 return await (await connection.execute(statement, values)).fetchall()
 
-        return [(tuple(r[:-1]), r[-1]) for r in await self._database.run(read)]
+        return [(tuple(r[:-1]), r[-1]) for r in await self._database.read(read)]
 
 
 class KeyedSource:

@@ -9,14 +9,21 @@ import json
 from collections.abc import Iterable
 from typing import LiteralString
 
-from psycopg import sql
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
+from psycopg import abc, sql
+from psycopg.sql import SQL, Composable, Composed, Literal, Placeholder
 
 from embedmigrate.postgres.target import Target, TextKind
 from embedmigrate.postgres.text import BLANK
 
 _PREFIX = 64
 """Characters looked at before a whole text is: most texts are told from blank by their start."""
+
+
+class Identifier(sql.Identifier):
+    """A name in a statement with parameters, in which a bare percent sign would begin one."""
+
+    def as_bytes(self, context: abc.AdaptContext | None = None) -> bytes:
+        return super().as_bytes(context).replace(b"%", b"%%")
 
 
 def _trusted(text: str) -> Composable:
@@ -34,7 +41,7 @@ def _column(t: Target, name: str) -> Composable:
 
 def _type(name: str) -> Composable:
     """A type as `format_type` printed it: already quoted by the server."""
-    return SQL(name)
+    return SQL(name.replace("%", "%%"))
 
 
 def _join(parts: Iterable[Composable], by: LiteralString = ", ") -> Composed:
@@ -220,8 +227,8 @@ def update(t: Target, *, force: bool) -> Composed:
     )
 
 
-def unlocked(t: Target) -> Composed:
-    """Lock those of the given rows that nobody else holds; their keys. Parameters as `by_keys`."""
+def _of_given(t: Target) -> Composed:
+    """The keys of the given rows, open for more conditions; parameters as `by_keys`."""
     given = _join(Placeholder() + SQL("::text[]") for _ in t.key)
     aliases = _key_aliases(t)
     typed = _join(
@@ -230,7 +237,6 @@ def unlocked(t: Target) -> Composed:
     return SQL(
         "SELECT {keys} FROM {table} WHERE ({columns}) IN"
         " (SELECT {typed} FROM unnest({given}) AS _em_given({aliases}))"
-        " ORDER BY {columns} FOR NO KEY UPDATE SKIP LOCKED"
     ).format(
         keys=_keys_as_text(t),
         table=table(t),
@@ -239,6 +245,16 @@ def unlocked(t: Target) -> Composed:
         given=given,
         aliases=_join(aliases),
     )
+
+
+def unlocked(t: Target) -> Composed:
+    """Lock those of the given rows that nobody else holds; their keys. Parameters as `by_keys`."""
+    return _of_given(t) + SQL(" ORDER BY {} FOR NO KEY UPDATE SKIP LOCKED").format(_key_columns(t))
+
+
+def still_pending(t: Target) -> Composed:
+    """Those of the given rows that are pending; their keys. Parameters as `by_keys`."""
+    return _of_given(t) + SQL(" AND {}").format(pending(t))
 
 
 def counts(t: Target) -> Composed:

@@ -52,6 +52,8 @@ class Target:
     row_updated_at_column: str | None = None
     where: str | None = None
     table_oid: int = 0
+    undoable: bool = False
+    """A trigger that fires after an update may take the vector away again."""
 
     @property
     def name(self) -> str:

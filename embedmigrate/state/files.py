@@ -1,6 +1,7 @@
 """The files of one job: state, lock, control and error reports; atomic, private, never stale."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,18 +39,39 @@ class JobFiles:
         """
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.directory.stat().st_mode & 0o022:
-                raise CheckpointError(
-                    f"others may write to the state directory {self.directory}",
-                    code="state_dir_unsafe",
-                    hint=f"chmod 700 {self.directory}, or choose another with --state-dir",
-                )
+            self._check_private()
             for leftover in self.directory.glob(f".{_escaped(self.name)}.json.*.tmp"):
                 leftover.unlink(missing_ok=True)
             _write_atomically(self.directory / f".{self.name}.probe", b"")
             (self.directory / f".{self.name}.probe").unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def inspect(self) -> None:
+        """Would `prepare` find fault? Nothing is written.
+
+        Raises:
+            CheckpointError: It would.
+        """
+        try:
+            above = (self.directory, *self.directory.absolute().parents)
+            found = next(path for path in above if path.exists())
+            if not found.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(found, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if found == self.directory:
+                self._check_private()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _check_private(self) -> None:
+        if self.directory.stat().st_mode & 0o022:
+            raise CheckpointError(
+                f"others may write to the state directory {self.directory}",
+                code="state_dir_unsafe",
+                hint=f"chmod 700 {self.directory}, or choose another with --state-dir",
+            )
 
     def load(self) -> RunState | None:
         """The last run as it was saved; None where there is none.
@@ -72,12 +94,7 @@ class JobFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CheckpointError(
-                f"{path} cannot be read: {error.strerror}",
-                code="checkpoint_unreadable",
-                facts=(f"It belongs to user id {path.parent.stat().st_uid}.",),
-                hint="run as that user, or choose another directory with --state-dir",
-            ) from None
+            raise self._unreadable(path, error) from None
         return RunState.decode(content, str(path))
 
     def save(self, state: RunState) -> None:
@@ -108,7 +125,11 @@ class JobFiles:
         Raises:
             LockedError: Another process holds it, and named itself in the state file.
         """
-        fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self._lock, flags, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from None
         try:
             deadline = time.monotonic() + _LOCK_PATIENCE
             while not _try_lock(fd, fcntl.LOCK_EX):
@@ -125,17 +146,20 @@ class JobFiles:
         """Whether a run is alive; a process number would not tell (containers, reuse)."""
         try:
             fd = os.open(self._lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise self._unreadable(self._lock, error) from None
         try:
             return not _try_lock(fd, fcntl.LOCK_SH)
         finally:
             os.close(fd)
 
     def _held_by(self) -> LockedError:
-        facts, details = [], {}
+        facts, details, place = [], {}, self.name
         with contextlib.suppress(CheckpointError):
             if state := self.load():
+                place = f"{state.target['table']}.{state.target['vector_column']}"
                 ratio = state.progress.get("done_ratio") or 0
                 facts = [
                     f"Run {state.run_id}, pid {state.pid} on {state.host}, user {state.user}, "
@@ -148,7 +172,7 @@ class JobFiles:
                     "started_at": state.started_at,
                 }
         return LockedError(
-            f"another run is working on {self.name}",
+            f"another run is working on {place}",
             code="lock_held",
             facts=tuple(facts),
             hint="embedmigrate status · embedmigrate stop · or wait with --lock-timeout 30m",
@@ -195,7 +219,30 @@ class JobFiles:
                 hint="embedmigrate status shows the last run; without --retry-failed every row "
                 "without a vector is tried again",
             ) from None
-        return [json.loads(line) for line in content.splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            content = "damaged"
+        try:
+            lines = [json.loads(line) for line in content.splitlines() if line.strip()]
+        except ValueError:
+            lines = [None]
+        if not all(isinstance(line, dict) and "id" in line for line in lines):
+            raise CheckpointError(
+                f"the error report of run {run_id} in {self.directory} is damaged",
+                code="report_corrupt",
+                hint="without --retry-failed every row without a vector is tried again",
+            )
+        return lines
+
+    def _unreadable(self, path: Path, error: OSError) -> CheckpointError:
+        owner = ""
+        with contextlib.suppress(OSError):
+            owner = f"Its directory belongs to user id {path.parent.stat().st_uid}."
+        return CheckpointError(
+            f"{path} cannot be read: {error.strerror}",
+            code="checkpoint_unreadable",
+            facts=(owner,) if owner else (),
+            hint="run as that user, or choose another directory with --state-dir",
+        )
 
     def _unwritable(self, error: OSError) -> CheckpointError:
         return CheckpointError(

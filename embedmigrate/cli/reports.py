@@ -1,0 +1,146 @@
+"""What `stats`, `status` and `generate-one` show a person; plain text off a terminal."""
+
+import time
+
+from rich.table import Table
+from rich.text import Text
+
+from embedmigrate.app.control import Status
+from embedmigrate.app.records import key_text
+from embedmigrate.app.values import Counts, OneRow, Stats
+from embedmigrate.cli import wording
+from embedmigrate.cli.results import estimate, pairs
+from embedmigrate.cli.terminal import Streams
+from embedmigrate.engine.model import State
+from embedmigrate.secrets import redact
+
+
+def stats(s: Stats, streams: Streams, *, tsv: bool) -> None:
+    listed = _figures(s)
+    if tsv:
+        for label, value, _ in listed:
+            streams.out.print(f"{label.replace(' ', '_')}\t{value}")
+        return
+    p = s.place
+    indexes = " · ".join(
+        f"{method} index {name} ({'valid' if valid else 'INVALID'})"
+        for name, method, valid in s.indexes
+    )
+    head = (
+        f"{p.table}.{p.vector_column} · {p.vector_type}({p.dimensions}) · {indexes or 'no index'}"
+    )
+    if not (streams.interactive and streams.out.is_terminal):
+        streams.out.print(f"target: {redact(head)}")
+        for label, value, note in listed:
+            streams.out.print(f"{label}: {value}{'  ' + note if note else ''}")
+        return
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for label, value, note in listed:
+        table.add_row(f"  {label}", value, note)
+    streams.out.print(Text(redact(head)))
+    streams.out.print()
+    streams.out.print(table)
+
+
+def _figures(s: Stats) -> list[tuple[str, str, str]]:
+    c = s.counts
+    sign = "" if c.exact else "~"
+    listed = [("rows total", f"{sign}{wording.number(c.total)}", "")]
+    if c.exact:
+        listed.append(("without text", wording.number(c.without_text), ""))
+    listed += [
+        (
+            "eligible",
+            f"{sign}{wording.number(c.eligible)}",
+            "" if c.exact else "blank texts included",
+        ),
+        ("embedded", f"{sign}{wording.number(c.embedded)}", wording.percent(c.coverage)),
+        ("missing", f"{sign}{wording.number(c.missing)}", wording.percent(_share(c.missing, c))),
+    ]
+    if s.tracks_staleness:
+        listed.append(("stale", wording.number(c.stale), "changed since it was embedded"))
+    else:
+        listed.append(("stale", "not tracked", "no --row-updated-at-column"))
+    listed.append(("model of last run", s.model_of_last_run or "not tracked", ""))
+    if s.estimate and (c.missing or c.stale):
+        size, cost = estimate(s.estimate)
+        listed.append(("to finish", size, cost))
+    return listed
+
+
+def _share(part: int, counts: Counts) -> float:
+    return part / counts.eligible if counts.eligible else 0.0
+
+
+def status(s: Status, streams: Streams) -> None:
+    run, p = s.run, s.run.progress
+    now = time.time()
+    age = wording.duration(wording.seconds_since(run.updated_at, now))
+    done, total = p.get("rows_done", 0), p.get("rows_total", 0)
+    listed = [
+        ("Job", f"{run.target['table']}.{run.target['vector_column']} on {run.target['where']}"),
+        ("State", _state_line(s)),
+        (
+            "Run",
+            f"{run.run_id} · pid {run.pid} on {run.host} · user {run.user} · started "
+            f"{wording.duration(wording.seconds_since(run.started_at, now))} ago",
+        ),
+    ]
+    if p:
+        rate = f" · {p['rows_per_second']:,.1f} rows/s · ETA {wording.duration(p['eta_seconds'])}"
+        listed += [
+            (
+                "Progress",
+                f"{wording.number(done)} / {wording.number(total)} "
+                f"({wording.percent(p['done_ratio'], 0)})" + (rate if s.live else ""),
+            ),
+            ("Spent", f"{wording.tokens(p['tokens'])} tokens · {wording.money(p['cost_usd'])}"),
+            (
+                "Errors",
+                f"{wording.plural(p['rows_failed'], 'failed row')} · {p['retries']} retries",
+            ),
+            ("Saved", f"{age} ago at id {p['last_id'] or '(none yet)'}"),
+        ]
+    listed.append(("Next", _advice(s)))
+    streams.out.print(pairs(listed, indent=0))
+
+
+def _state_line(s: Status) -> str:
+    run = s.run
+    if run.state == State.DEAD:
+        return (
+            "dead · the process ended without saving a final state "
+            f"(last heartbeat {run.updated_at})"
+        )
+    words = run.state
+    if s.live and run.progress.get("state_reason"):
+        words += f" · {wording.reason(run.progress['state_reason'])}"
+        if run.progress.get("wait_seconds"):
+            words += f", {run.progress['wait_seconds']:.0f} s"
+    if run.exit_code is not None:
+        words += f" · exit code {run.exit_code}"
+    if run.error:
+        words += f" · {run.error['message']}"
+    return words
+
+
+def _advice(s: Status) -> str:
+    if s.live:
+        return "embedmigrate stop"
+    if s.run.state == State.COMPLETED:
+        return "embedmigrate stats"
+    return f"{s.run.command}   (resumes; no rows are lost)"
+
+
+def one_row(r: OneRow, streams: Streams) -> None:
+    words = {
+        "embedded": "embedded",
+        "unchanged": "unchanged: it has a current embedding; --force embeds it again",
+        "skipped": "skipped: it has no text, --where leaves it out, or --on-too-long skips it",
+        "failed": f"failed: {r.error['code'] if r.error else ''}",
+    }
+    cost = f" · {wording.tokens(r.tokens)} tokens" if r.tokens else ""
+    streams.out.print(f"{key_text(r.key)}: {words[r.result]}{cost} · {r.seconds * 1000:.0f} ms")
