@@ -6,6 +6,7 @@ import asyncio
 import selectors
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -15,7 +16,7 @@ from embedmigrate.engine.model import Embedded, Failure, Key, Row, Written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from embedmigrate.engine.vectors import Vectors
 
@@ -46,7 +47,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def time(self) -> float:
-        # A step ahead of what was asked for, as a real clock always is.
         return self.now
 
 
@@ -61,6 +61,7 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
+@lru_cache(maxsize=10_000)
 def vector_of(text: str, dimensions: int) -> Vectors:
     """So that a vector stored with the wrong row is seen."""
     content = b"".join(
@@ -68,7 +69,9 @@ def vector_of(text: str, dimensions: int) -> Vectors:
         for n in range(dimensions // 16 + 1)
     )
     whole = np.frombuffer(content, "<i2")[:dimensions].astype(np.float32)
-    return whole + np.float32(0.5)
+    vector: Vectors = whole + np.float32(0.5)
+    vector.flags.writeable = False
+    return vector
 
 
 def embedded(texts: Sequence[str], dimensions: int) -> Embedded:
@@ -178,11 +181,11 @@ class MemoryTable:
     writes: list[tuple[Key, ...]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, texts: Mapping[int, str]) -> MemoryTable:
+    def of(cls, texts: Mapping[int, str]) -> Self:
         return cls({(str(number),): text for number, text in texts.items()})
 
     @classmethod
-    def numbered(cls, rows: int) -> MemoryTable:
+    def numbered(cls, rows: int) -> Self:
         return cls.of({number: f"text {number}" for number in range(1, rows + 1)})
 
     def add(self, number: int, text: str | None = None) -> None:

@@ -86,10 +86,11 @@ class GenerateAll:
         s = opening.settings
         direct = s.lock_database_url
         if (opening.server.pooled or s.pooler) and direct is None:
-            self._notice(
-                "no_database_lock",
-                "behind a pooler only the lock on this machine holds; --lock-database-url adds one",
+            message = (
+                "behind a pooler only the lock on this machine holds: --lock-database-url adds one, "
+                "--pooler says that this is known"
             )
+            self._audience.event(Noticed("no_database_lock", message, minor=s.pooler))
             yield
             return
         database = (

@@ -1,13 +1,11 @@
 """`config show` and `init`: the settings in force, and a first file of them."""
 
-import asyncio
 import shlex
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from embedmigrate.app import setup
 from embedmigrate.app.values import Proposal, Setup
 from embedmigrate.cli import jsonl, toml
 from embedmigrate.cli.results import pairs
@@ -137,6 +135,10 @@ def run_init(
         ConfigError: The file is there already, or cannot be written.
         TargetError: There is no vector column to fill.
     """
+    import asyncio  # noqa: PLC0415
+
+    from embedmigrate.app import setup  # noqa: PLC0415  config show does without the pool
+
     json = loaded.settings.json
     if sql:
         text = asyncio.run(setup.statements(loaded, dimensions))

@@ -1,6 +1,7 @@
 """Errors on their way out: one message with cause and next command, redacted, and the exit code."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -8,7 +9,7 @@ import typer
 from rich.text import Text
 
 from embedmigrate.cli.terminal import Streams
-from embedmigrate.errors import EmbedMigrateError, Exit
+from embedmigrate.errors import ConfigError, EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
 
 
@@ -45,6 +46,26 @@ def reported(
         raise typer.Exit(Exit.INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  the last line of defence against a leaking traceback
         _leave(_bug(error), streams, json=json, verbose=verbose, summary=summary)
+
+
+def run_as_json(app: typer.Typer) -> NoReturn:
+    """Run a command line that asks for JSON: what Typer itself refuses is an object as well."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        code = Exit.INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, typer.BadParameter.__mro__[1]):
+            raise
+        from embedmigrate.cli import jsonl  # noqa: PLC0415
+
+        said = str(getattr(error, "format_message", error.__str__)())
+        refused = ConfigError(said, code="usage", hint="embedmigrate generate-all --help")
+        if "generate-all" in sys.argv:
+            print(jsonl.refused_summary(refused), flush=True)  # noqa: T201
+        print(jsonl.exit_error(refused, None), file=sys.stderr, flush=True)  # noqa: T201
+        code = refused.exit_code
+    sys.exit(int(code or 0))
 
 
 def _leave(

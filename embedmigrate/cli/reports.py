@@ -19,7 +19,7 @@ def stats(s: Stats, streams: Streams, *, tsv: bool) -> None:
     listed = _figures(s)
     if tsv:
         for label, value, _ in listed:
-            streams.out.print(f"{label.replace(' ', '_')}\t{value}")
+            print(f"{label.replace(' ', '_')}\t{value}")  # noqa: T201  Rich expands tabs
         return
     p = s.place
     indexes = " · ".join(

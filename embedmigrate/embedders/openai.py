@@ -133,10 +133,10 @@ class OpenAIEmbedder:
             raise self._unreachable(error) from None
         if response.status_code == 200:  # noqa: PLR2004
             return content
-        error = refusal(response.status_code, response.headers, content, who=self._who)
-        if error.code == "api_key_rejected" and self._credential:
-            error.facts = (self._credential,)
-        raise error
+        refused = refusal(response.status_code, response.headers, content, who=self._who)
+        if refused.code == "api_key_rejected" and self._credential:
+            refused.facts = (self._credential,)
+        raise refused
 
     async def _read(self, response: httpx2.Response) -> bytes:
         content = bytearray()

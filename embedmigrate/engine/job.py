@@ -101,7 +101,7 @@ class Job:
         self._report = report
         self._numbers = itertools.count()
         self._room = asyncio.Semaphore(governor.most + _WRITING)
-        self._carried: dict[asyncio.Task[None], Batch] = {}
+        self._carried: dict[asyncio.Task[None], int] = {}
         self._rows_left = selection.rows
 
     async def run(self) -> Ending:
@@ -134,7 +134,7 @@ class Job:
                     break
                 found += len(batch.rows) + len(batch.refused)
                 task = group.create_task(self._carry(batch))
-                self._carried[task] = batch
+                self._carried[task] = batch.tokens
                 task.add_done_callback(self._dropped)
             reader.cancel()
         if self._rows_left == 0:
@@ -182,12 +182,16 @@ class Job:
     def _affordable(self, batch: Batch) -> bool:
         if self._selection.tokens is None:
             return True
-        reserved = sum(carried.tokens for carried in self._carried.values())
+        reserved = sum(self._carried.values())
         if self.ledger.progress.tokens + reserved + batch.tokens <= self._selection.tokens:
             return True
         self.tap.close(
             StopReason.BUDGET,
-            BudgetError("the next batch would go above --max-cost", code="over_budget"),
+            BudgetError(
+                "the next batch would go above --max-cost",
+                code="over_budget",
+                hint="run the same command again with a higher --max-cost",
+            ),
         )
         return False
 
@@ -197,6 +201,8 @@ class Job:
         finally:
             self._room.release()
         self.ledger.record(outcome)
+        if task := asyncio.current_task():
+            self._carried[task] = 0  # what it charged is in the ledger: not to be counted twice
         for failure in outcome.failed:
             self._report(RowFailed(failure))
         if outcome.error:

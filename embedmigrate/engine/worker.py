@@ -35,6 +35,8 @@ Rows: TypeAlias = tuple[Row, ...]
 _BACKOFF_FIRST = 0.5
 _BACKOFF_MOST = 30.0
 _BAD_REPLIES = 3
+_ALONE = 3
+"""Tries of a text that stands alone, before its row is given up for a server's error."""
 _MOST_REREADS = 5
 _HOPELESS = 20
 """Rows refused one after the other, with none ever stored, after which the provider is at fault."""
@@ -91,19 +93,25 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Part:
-    """Rows that travel together, and how often they may be asked for."""
+    """Rows that travel together, and how often they may be asked for.
+
+    `since` is when they, or the larger part that they were in, were sent in vain: whoever got an
+    answer after it shows that the provider lives. A success before it says nothing: it may have
+    been the last one before an outage.
+    """
 
     rows: Rows
     attempts: int
     rereads: int = 0
     alone: bool = False
+    since: float | None = None
 
     def halves(self, attempts: int) -> "list[_Part]":
         """The second half first: the list is a stack."""
         middle = (len(self.rows) + 1) // 2
         return [
-            _Part(self.rows[middle:], attempts, self.rereads),
-            _Part(self.rows[:middle], attempts, self.rereads),
+            _Part(self.rows[middle:], attempts, self.rereads, since=self.since),
+            _Part(self.rows[:middle], attempts, self.rereads, since=self.since),
         ]
 
 
@@ -135,6 +143,7 @@ class Worker:
         self._jitter = jitter
         self._ever_stored = False
         self._refused_in_a_row = 0
+        self._most_rows = limits.rows
 
     async def __call__(self, batch: Batch) -> Outcome:
         tally = _Tally(failed=list(batch.refused))
@@ -148,6 +157,7 @@ class Worker:
 
     async def _settle(self, batch: Batch, tally: _Tally) -> None:
         began = self._governor.now()
+        fruitless = 0
         work = [_Part(batch.rows, self._patience.attempts)] if batch.rows else []
         while work:
             part = work.pop()
@@ -161,20 +171,23 @@ class Worker:
             except RateLimited:
                 raise
             except TransientError as error:
-                alive = self._governor.alive_since(began)
+                alive = part.since is not None and self._governor.alive_since(part.since)
                 if alive or (part.attempts > 1 and len(part.rows) > 1):
                     work += self._suspect(part, error, tally)
                 else:
-                    await self._sit_out(error, began)
+                    fruitless += 1
+                    await self._sit_out(error, began, others=fruitless <= len(work))
                     work.insert(0, part)  # the others first: an answer to them tells more
             else:
+                fruitless = 0
                 work += await self._store(part, embedded, tally, force=batch.force)
 
     async def _ask(self, part: _Part, tally: _Tally) -> Embedded:
         """One request, repeated while its error may pass; the reply is checked for its shape."""
+        began = self._governor.now()
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
-            stop=lambda state: self._give_up(state, part.attempts),
+            stop=lambda state: self._give_up(state, part.attempts, began),
             wait=self._wait,
             sleep=self._governor.sleep,
             reraise=True,
@@ -184,6 +197,8 @@ class Worker:
                 tally.retries += attempt.retry_state.attempt_number > 1
                 async with self._governor.request(sum(row.tokens for row in part.rows)):
                     tally.requests += 1
+                    if part.attempts > _ALONE or part.since is None:
+                        part.since = self._governor.now()
                     embedded = await self._embedder.embed([row.text for row in part.rows])
                 tally.tokens += embedded.tokens
                 self._check_shape(embedded.vectors, len(part.rows))
@@ -191,11 +206,11 @@ class Worker:
                 return embedded
         raise AssertionError("tenacity re-raises the last error")
 
-    def _give_up(self, state: RetryCallState, attempts: int) -> bool:
+    def _give_up(self, state: RetryCallState, attempts: int, began: float) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, RateLimited):
-            idle = self._governor.now() - self._governor.last_success
-            return min(idle, state.seconds_since_start or 0.0) > self._patience.seconds
+            idle = self._governor.now() - max(began, self._governor.last_success)
+            return max(idle, error.retry_after or 0.0) > self._patience.seconds
         if isinstance(error, BadReply):
             attempts = min(attempts, _BAD_REPLIES)
         return state.attempt_number >= attempts
@@ -204,11 +219,13 @@ class Worker:
         """Full-jitter exponential backoff (Brooker, 2015); a 429 makes all workers wait instead."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientError) else None
-        ceiling = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**state.attempt_number)
-        seconds = ceiling * (0.5 + self._jitter() / 2) if asked is None else asked
+        number = state.attempt_number
+        ceiling = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2 ** min(number, 10))
+        # No wait at all is as good as none asked for: a date in the past is a clock's error.
+        seconds = asked or ceiling * (0.5 + self._jitter() / 2)
         if isinstance(error, RateLimited):
-            number = state.attempt_number
-            self._governor.limited(seconds, attempt=number, asked=asked is not None)
+            if seconds <= self._patience.seconds:
+                self._governor.limited(seconds, attempt=number, asked=bool(asked))
             return 0.0
         return seconds
 
@@ -225,6 +242,8 @@ class Worker:
 
     def _isolate(self, part: _Part, error: RejectedInput, tally: _Tally) -> list[_Part]:
         if len(part.rows) == 1:
+            if isinstance(error, RequestTooLarge):
+                self.limits = replace(self.limits, rows=self._most_rows)  # it was not the number
             self._fail(part.rows[0], error.code, error.message, tally, http_status=error.status)
             return []
         if isinstance(error, RequestTooLarge):
@@ -240,23 +259,27 @@ class Worker:
         """The texts and not the provider: others get answers, or smaller requests may."""
         if len(part.rows) > 1:
             return part.halves(1)
+        if part.attempts < min(_ALONE, self._patience.attempts):
+            return [replace(part, attempts=min(_ALONE, self._patience.attempts))]
         self._fail(
             part.rows[0],
             error.code,
             error.message,
             tally,
             http_status=error.status,
-            tries=self._patience.attempts,
+            tries=part.attempts,
         )
         return []
 
-    async def _sit_out(self, error: TransientError, began: float) -> None:
-        """Wait for the provider to come back.
+    async def _sit_out(self, error: TransientError, began: float, *, others: bool) -> None:
+        """Wait for the provider to come back; at once where others are to be asked first.
 
         Raises:
             TransientError: It stayed away for longer than we wait, or answers nonsense.
         """
         waited = self._governor.now() - max(began, self._governor.last_success)
+        if isinstance(error, BadReply) and others:
+            return
         if isinstance(error, BadReply) or waited >= self._patience.seconds:
             raise error
         await self._governor.sleep(min(_BACKOFF_MOST, self._patience.seconds - waited))

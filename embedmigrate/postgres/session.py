@@ -82,7 +82,7 @@ def refusal(error: psycopg.Error, where: str) -> EmbedMigrateError:
         return TargetError(
             f'database "{missing[1]}" does not exist on {where}',
             code="database_not_found",
-            hint="check the last part of DATABASE_URL or --database-url; psql -l lists what there is",
+            hint="check the last part of DATABASE_URL or --database-url; psql -l lists them",
         )
     if _AUTHENTICATION.search(words) or sqlstate(error).startswith("28"):
         return DatabaseAuthError(
@@ -110,8 +110,10 @@ def _reason(words: str) -> str:
 def meaning(error: BaseException) -> EmbedMigrateError:
     """A database error that ends the run, without the row that PostgreSQL may quote in it."""
     state = sqlstate(error)
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    if not primary or not state.startswith(_SPEAKING):
+    diagnosis = error.diag if isinstance(error, psycopg.Error) else None
+    primary = diagnosis.message_primary if diagnosis else None
+    # A context means a function of the operator's, which may word any error as it likes.
+    if not primary or not state.startswith(_SPEAKING) or (diagnosis and diagnosis.context):
         primary = f"{type(error).__name__} {state}".strip()
     message = redact(primary)
     if state.startswith("28") or state == "42501":
@@ -141,6 +143,7 @@ def meaning(error: BaseException) -> EmbedMigrateError:
         )
     return EmbedMigrateError(
         f"unexpected database error: {message}",
+        code="internal",
         hint="look into the server's log; what was embedded is saved",
     )
 

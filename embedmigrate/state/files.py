@@ -40,10 +40,21 @@ class JobFiles:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_private()
-            for leftover in self.directory.glob(f".{_escaped(self.name)}.json.*.tmp"):
-                leftover.unlink(missing_ok=True)
-            _write_atomically(self.directory / f".{self.name}.probe", b"")
-            (self.directory / f".{self.name}.probe").unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _try_out(self) -> None:
+        """Clear what killed runs left half written, and write once; only with the lock held.
+
+        Before it is, such a file may be one that a live run is just about to rename.
+        """
+        probe, name = self.directory / f".{self.name}.probe", _escaped(self.name)
+        try:
+            for pattern in (f".{name}.json.*.tmp", f"..{name}.probe.*.tmp"):
+                for leftover in self.directory.glob(pattern):
+                    leftover.unlink(missing_ok=True)
+            _write_atomically(probe, b"")
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -137,6 +148,7 @@ class JobFiles:
                     raise self._held_by()
                 time.sleep(0.05)
             self._held = fd
+            self._try_out()
             yield
         finally:
             self._held = None

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tests import tables
 from tests.conftest import CommandLine
@@ -65,7 +65,7 @@ class Writer:
         self._errors: list[Exception] = []
         self._thread = threading.Thread(target=self._work, name="writer")
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,7 +1,8 @@
-"""Every refusal: one message with cause and next command, the right code, nothing spent or leaked."""
+"""Every refusal: one message with cause and next command, its code, nothing spent or leaked."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -16,16 +17,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from embedmigrate import errors
 from embedmigrate.state import RunState, job_name
+from tests.conftest import ROOT, CommandLine, Completed
 from tests.e2e.refusals_data import ARTICLES, CANARIES, CASES, KEY, PASSWORD, TEXT, Case
 from tests.provider import Provider, Reply, openai_error
 from tests.servers import Database, PostgresServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from tests.conftest import CommandLine, Completed
 
 COMMANDS = ("generate-all", "generate-one", "stats", "status", "stop", "init", "demo")
 ROWS = 6
@@ -178,8 +179,6 @@ def stage(cli: CommandLine, world: World, provider: Provider, closed_port: int) 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Every flag that `--help` of any command names."""
-    from tests.conftest import CommandLine
-
     cli = CommandLine(tmp_path_factory.mktemp("help"))
     commands = [(name,) for name in COMMANDS]
     wide: dict[str, str | None] = {"COLUMNS": "240"}
@@ -306,7 +305,48 @@ def test_usage_errors_end_with_2_and_say_what_is_wrong(stage: Stage, args: tuple
     done = stage.run(*args)
     assert done.returncode == 2
     assert args[-1] in done.stderr
-    assert "--help" in done.stderr
+    error = refusal(stage.run(*args, "--json"))
+    assert (error["code"], error["exit_code"]) == ("usage", 2)
+    assert args[-1] in error["message"]
+    assert "--help" in error["hint"]
+
+
+def _errors_in_the_package() -> Iterator[tuple[str, ast.Call]]:
+    """Every place that makes one of our errors and gives it a code."""
+    for path in sorted((ROOT / "embedmigrate").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            if isinstance(vars(errors).get(node.func.id), type):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def test_every_error_has_a_code_and_a_hint() -> None:
+    """What the engine retries or isolates gets its hint from its class, or ends as a row's code."""
+    without = []
+    for place, call in _errors_in_the_package():
+        kind = vars(errors)[ast.unparse(call.func)]
+        if not issubclass(kind, errors.EmbedMigrateError):
+            continue
+        if issubclass(kind, errors.TransientError | errors.RejectedInput):
+            continue
+        given = {keyword.arg for keyword in call.keywords}
+        if not {"code", "hint"} <= given:
+            without.append(f"{place} {ast.unparse(call)[:60]}")
+    assert without == []
+
+
+def test_every_flag_in_the_package_exists(flags: set[str]) -> None:
+    for path in (ROOT / "embedmigrate").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            # A word by itself is an argument for another program.
+            if node not in docstrings and " " in node.value:
+                named = set(FLAG.findall(node.value))
+                assert named <= flags | FOREIGN_FLAGS, f"{path}:{node.lineno}"
 
 
 # What the state directory can hold
@@ -344,7 +384,7 @@ def _newer(state: bytes) -> bytes:
     return state.replace(b'"version": 1', b'"version": 99')
 
 
-STATES = {
+STATES: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
     "truncated": (lambda state: state[:100], "checkpoint_corrupt", "it is not JSON"),
     "empty": (lambda _: b"", "checkpoint_corrupt", "is damaged"),
     "edited": (
@@ -425,21 +465,23 @@ def test_another_run_is_alive(stage: Stage, articles: psycopg.Connection[Any]) -
     stage.provider.wait_for_arrivals(1, timeout=20)
     assert first.stdout is not None
     run_id = json.loads(first.stdout.readline())["run_id"]
+    began = time.monotonic()
+    plan = stage.run(*ARTICLES, "--dry-run")
+    usual = time.monotonic() - began
+    assert plan.returncode == 0
+    assert "a run is working on this target now" in plan.stdout
     elsewhere = ("--state-dir", str(stage.cli.folder / "elsewhere"))
     for args, detail in ((), "pid"), (elsewhere, "embedmigrate"):
         began = time.monotonic()
         done = stage.run(*ARTICLES, *args, "--json")
         error = refusal(done)
-        assert time.monotonic() - began < 4, "it waits although nobody asked it to"
+        assert time.monotonic() - began < 2 * usual + 2, "it waits although nobody asked it to"
         assert (error["code"], error["exit_code"]) == ("lock_held", 11)
         assert error["message"] == "another run is working on public.articles.embedding"
         assert run_id in error["facts"][0]
         assert detail in error["facts"][0]
         assert error["details"]["run_id"] == run_id
         assert "--lock-timeout" in error["hint"]
-    plan = stage.run(*ARTICLES, "--dry-run")
-    assert plan.returncode == 0
-    assert "a run is working on this target now" in plan.stdout
     assert stage.provider.arrived == 1
     stage.provider.hang.set()
     assert first.wait(timeout=20) == 0
@@ -486,8 +528,6 @@ ANSWERS = {
         "no remaining credit (insufficient_quota)",
         "run the same command again",
     ),
-    "402": Answer(_echo(402, "no"), 7, "quota_exhausted", "no remaining credit", "again"),
-    "405": Answer(_echo(405, "no"), 7, "provider_refused", "HTTP 405", "--base-url"),
     "429": Answer(
         _echo(429, "rate_limit_exceeded", retry_after="0.6"),
         5,
@@ -496,9 +536,7 @@ ANSWERS = {
         "--tpm",
         requests=0,
     ),
-    "500": Answer(
-        _echo(500, "server_error"), 5, "provider_error", "HTTP 500", "again", requests=0
-    ),
+    "500": Answer(_echo(500, "server_error"), 5, "provider_error", "HTTP 500", "again", requests=0),
     "garbage": Answer(
         Reply(200, f"<html>{TEXT}</html>"), 7, "bad_reply", "", "--base-url", requests=0
     ),
@@ -543,11 +581,10 @@ def test_provider_refuses_in_words(stage: Stage, articles: psycopg.Connection[An
     assert embedded(articles) == 0
 
 
-@pytest.mark.parametrize("status", [301, 307, 308])
-def test_redirects_are_not_followed(stage: Stage, status: int) -> None:
+def test_redirects_are_not_followed(stage: Stage) -> None:
     with Provider() as other:
         location = {"location": f"http://me:{PASSWORD}@127.0.0.1:{other.port}/v1/embeddings"}
-        stage.provider.script.append(Reply(status, b"", location))
+        stage.provider.script.append(Reply(307, b"", location))
         done = stage.run(*ARTICLES, "--json", spent=1)
         assert other.arrived == 0
     error = refused_run(done)
@@ -666,7 +703,7 @@ def test_force_without_a_terminal_needs_no_further_flag(
     assert embedded(articles) == ROWS
 
 
-@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgres", "postgresql+asyncpg"])
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgres"])
 def test_schemes_of_other_libraries_are_taken(stage: Stage, scheme: str) -> None:
     url = stage.world.urls["writer"].replace("postgresql", scheme, 1)
     done = stage.run(*ARTICLES, "--dry-run", env={"DATABASE_URL": url})

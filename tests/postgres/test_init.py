@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.schemas import validate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -121,7 +123,7 @@ def test_the_model_fits_the_width(
 ) -> None:
     run(database.url, f"CREATE TABLE a (id int PRIMARY KEY, body text, e {kind});")
     done = init("--json")
-    answer = json.loads(done.stdout)
+    answer = validate(done.stdout)
     settings = answer["jobs"][0]["settings"]
     assert {k: v for k, v in settings.items() if k in {"model", "dimensions"}} == expected
     assert bool(answer["jobs"][0]["problems"]) is not runs
@@ -141,11 +143,10 @@ def test_names_are_quoted_in_the_file_and_in_sql(init: Init, database: Database)
         ' PRIMARY KEY ("tenantId", "Id")); CREATE TABLE "order" (id int PRIMARY KEY, "a""b" text)',
     )
     run(database.url, init("--sql").stdout)
-    quoted = STRANGE.replace('"', '""')
     run(database.url, init("--sql", "--table", "order", "--dimensions", "8").stdout)
     jobs = init.jobs()
     assert jobs["Odd_na_me_--_DROP"] == {
-        "table": f'My Schema."{quoted}"',
+        "table": f'My Schema."{name}"',
         "text_column": ["jobDescription"],
         "vector_column": "Vec'tor",
         "updated_at_column": "Vec'tor_updated_at",
@@ -174,10 +175,8 @@ def test_from_a_database_without_the_extension(cli: CommandLine, bare: str) -> N
     with psycopg.connect(bare) as connection:  # nothing was executed
         assert connection.execute("SELECT to_regtype('vector')").fetchone() == (None,)
 
-    run(bare, unnamed)
-    run(bare, script)
-    run(bare, script)
-    run(bare, commented(script))
+    for printed in (unnamed, script, script, commented(script)):
+        run(bare, printed)
     assert init.jobs()["articles"]["updated_at_column"] == "embedding_updated_at"
     init.dry_run("articles")
     again = init("--sql").stdout
@@ -196,7 +195,9 @@ def test_partitions_are_indexed_without_blocking(
         "CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');"
         "CREATE TABLE event_2 PARTITION OF event FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');",
     )
-    script = init("--sql", "--table", "event", "--dimensions", width).stdout
+    options = ("--sql", "--table", "event", "--dimensions", width)
+    script = init(*options).stdout
+    assert validate(init(*options, "--json").stdout)["sql"] == script.rstrip("\n")
     run(database.url, script)
     run(database.url, commented(script))
     jobs = init.jobs()
@@ -207,7 +208,7 @@ def test_partitions_are_indexed_without_blocking(
             " JOIN pg_am m ON m.oid = c.relam WHERE m.amname = 'hnsw' AND relkind IN ('i', 'I')"
         ).fetchone()
     assert rows == ((0, 0) if width == "4001" else (3, 2))
-    if width != "4001":
+    if width < "4":  # no model that is known gives more
         assert init.dry_run("event")["target"]["primary_key"] == ["id", "day"]
 
 
@@ -252,11 +253,8 @@ def test_what_makes_a_table_unfit_is_said(init: Init, database: Database) -> Non
 
 
 def test_a_unique_index_stands_in_for_the_primary_key(init: Init, database: Database) -> None:
-    run(
-        database.url,
-        "CREATE TABLE a (x text NOT NULL, y int NOT NULL UNIQUE, z int UNIQUE, body text,"
-        " embedding vector(1536), UNIQUE (x, y));",
-    )
+    columns = "x text NOT NULL, y int NOT NULL UNIQUE, z int UNIQUE, embedding vector(1536)"
+    run(database.url, f"CREATE TABLE a ({columns}, body text, UNIQUE (x, y));")
     assert init.jobs()["a"]["key_column"] == ["y"]
     init.dry_run("a")
 
@@ -283,11 +281,8 @@ def test_every_vector_column_has_its_job_and_its_time(init: Init, database: Data
 
 
 def test_times_of_two_kinds_are_not_compared(init: Init, database: Database) -> None:
-    run(
-        database.url,
-        'CREATE TABLE a (id int PRIMARY KEY, body text, "updatedAt" timestamp(3),'
-        " embedding vector(1536), embedding_updated_at timestamptz);",
-    )
+    columns = '"updatedAt" timestamp(3), embedding vector(1536), embedding_updated_at timestamptz'
+    run(database.url, f"CREATE TABLE a (id int PRIMARY KEY, body text, {columns});")
     assert "row_updated_at_column" not in init.jobs()["a"]
     assert '# row_updated_at_column = "updatedAt" would find' in init.file.read_text("utf-8")
 

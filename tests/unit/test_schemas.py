@@ -24,6 +24,9 @@ from embedmigrate.app.values import (
     Summary,
 )
 from embedmigrate.cli import jsonl
+from embedmigrate.cli.configuration import show_settings
+from embedmigrate.cli.terminal import open_streams
+from embedmigrate.config import load, options
 from embedmigrate.engine.model import Failure, Progress, State
 from embedmigrate.errors import BudgetError, ConfigError, Exit
 from embedmigrate.state import JobFiles, RunState
@@ -329,8 +332,34 @@ def test_every_schema_has_a_sample() -> None:
     assert set(schemas.names()) - covered == ELSEWHERE
 
 
-ELSEWHERE: set[str] = set()
-"""Documents that are built where they are printed; their commands' tests validate them."""
+ELSEWHERE = {"config", "init"}
+"""Documents that are built where they are printed, in the tests of their commands."""
+
+
+def test_config_show_fits_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load({}, environ={"DATABASE_URL": "postgresql://app:secret@db/prod"})
+    show_settings(loaded, open_streams(json=True), json=True)
+    document = schemas.validate(capsys.readouterr().out)
+    assert set(document["settings"]) == set(options())
+    assert "secret" not in document["settings"]["database_url"]["value"]
+
+
+JOB = {"name": "a", "settings": {"table": "a"}, "found": {"key": "id"}, "notes": [], "problems": []}
+INIT: dict[str, Any] = {
+    "file": "embedmigrate.toml",
+    "where": "app@db/prod",
+    "pgvector": None,
+    "jobs": [JOB],
+    "next_command": None,
+}
+
+
+def test_init_is_a_file_or_statements() -> None:
+    assert schemas.validate(jsonl.line("init", INIT))
+    assert schemas.validate(jsonl.line("init", {"sql": "-- nothing"}))
+    for body in ({}, INIT | {"jobs": [{}]}, {"file": "x"}):
+        with pytest.raises(ValidationError):
+            schemas.validate(jsonl.line("init", body))
 
 
 @pytest.mark.parametrize("name", [*schemas.names(), "common"])
