@@ -1,6 +1,7 @@
 """The one redactor: every string that leaves the process passes through `redact`."""
 
 import re
+from typing import Any
 
 _MASK = "***"
 
@@ -49,6 +50,15 @@ def redact(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redact_within(value: Any) -> Any:
+    """`redact` for each string of a JSON value; on its text a mask could swallow a quote."""
+    if isinstance(value, dict):
+        return {key: redact_within(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_within(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def hint_of(secret: str) -> str:

@@ -4,7 +4,7 @@ from embedmigrate.app import planning
 from embedmigrate.app.keeper import selection_of
 from embedmigrate.app.opening import Opening, database_url
 from embedmigrate.config import Loaded
-from embedmigrate.config.layers import state_directory
+from embedmigrate.config.surroundings import state_directory
 from embedmigrate.engine.model import Key, Noticed, State
 from embedmigrate.errors import CheckpointError, ConfigError
 from embedmigrate.state import JobFiles, RunState, job_name
@@ -71,7 +71,8 @@ def already_done(opening: Opening, last: RunState | None, selected: int) -> int:
     ended = State(last.state)
     if not (ended in _UNFINISHED or ended.live) or last.selection != selection_of(opening):
         return 0
-    return int(last.progress.get("rows_done") or 0) if selected else 0
+    # By what is left now, and not by the last saved count: a killed run did not save its end.
+    return max(0, int(last.progress.get("rows_total") or 0) - selected) if selected else 0
 
 
 def failed_keys(files: JobFiles, given: str, last: RunState | None) -> list[Key]:
@@ -90,5 +91,5 @@ def failed_keys(files: JobFiles, given: str, last: RunState | None) -> list[Key]
             code="setting_invalid",
             hint="embedmigrate status shows the last run's; --retry-failed last is short for it",
         )
-    ids = [line["id"] for line in files.errors_of(given)]
+    ids = [line["id"] for line in files.errors_of(given) if not line.get("skipped")]
     return [tuple(i) if isinstance(i, list) else (str(i),) for i in ids]

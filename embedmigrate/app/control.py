@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedmigrate.config import Loaded
-from embedmigrate.config.layers import state_directory
+from embedmigrate.config.surroundings import state_directory
 from embedmigrate.engine.model import State
 from embedmigrate.errors import CheckpointError
 from embedmigrate.state import JobFiles, RunState, job_name

@@ -87,15 +87,13 @@ class GenerateAll:
         direct = s.lock_database_url
         if (opening.server.pooled or s.pooler) and direct is None:
             message = (
-                "behind a pooler only the lock on this machine holds: --lock-database-url adds one, "
-                "--pooler says that this is known"
+                "behind a pooler only the lock on this machine holds: --lock-database-url adds "
+                "one, --pooler says that this is known"
             )
             self._audience.event(Noticed("no_database_lock", message, minor=s.pooler))
             yield
             return
-        database = (
-            Database(direct.reveal(), run_id=self.run_id) if direct else opening.database
-        )
+        database = Database(direct.reveal(), run_id=self.run_id) if direct else opening.database
         connection = await database.connect()
         try:
             await lock.take(connection, opening.target)
@@ -123,7 +121,7 @@ class GenerateAll:
         planned = await planning.estimate(opening, counter, counts, selected)
         planning.check_budget(opening, planned)
         self._confirm(opening, counts, planned)
-        keeper = Keeper(files, opening, run_id=self.run_id, command=self._command)
+        keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
         for notice in notices:
@@ -204,7 +202,8 @@ class GenerateAll:
                 counted = False
         state, code = ending.state, ending.exit_code
         left = after.missing + after.stale
-        if state is State.LIMIT_REACHED and code is Exit.OK and counted and not left:
+        all_done = counted and not left and not start.force
+        if state is State.LIMIT_REACHED and code is Exit.OK and all_done:
             state = State.COMPLETED
             self._save_end(keeper, replace(ending, progress=replace(progress, state=state)))
         report = files.error_report(self.run_id)
@@ -237,9 +236,13 @@ class GenerateAll:
         if state is State.COMPLETED:
             return None
         if state is State.COMPLETED_WITH_ERRORS and failed:
-            return f"{self._command} --retry-failed {self.run_id}"
-        force = opening.settings.force and state is not State.COMPLETED_WITH_ERRORS
-        return f"{self._command} --force --resume-from last" if force else self._command
+            force = " --force" if opening.settings.force else ""
+            return f"{self._command}{force} --retry-failed {self.run_id}"
+        return self._command if state is State.COMPLETED_WITH_ERRORS else self._again(opening)
+
+    def _again(self, opening: Opening) -> str:
+        """What continues this run: forced, the rows not yet reached have vectors, old ones."""
+        return self._command + (" --force --resume-from last" if opening.settings.force else "")
 
     def _notice(self, code: str, message: str) -> None:
         self._audience.event(Noticed(code, message))

@@ -10,9 +10,11 @@ from embedmigrate.embedders import Access, check_access
 from embedmigrate.embedders.models import Choice, choose, known
 from embedmigrate.engine.model import Noticed
 from embedmigrate.errors import ConfigError, TargetError
-from embedmigrate.postgres import catalog, embedded
+from embedmigrate.postgres import catalog, embedded, privileges, resolution
 from embedmigrate.postgres.address import parameters
-from embedmigrate.postgres.catalog import Burden, Server, Wish
+from embedmigrate.postgres.catalog import Server
+from embedmigrate.postgres.privileges import Burden
+from embedmigrate.postgres.resolution import Wish
 from embedmigrate.postgres.session import Connection, Database
 from embedmigrate.postgres.target import Target
 from embedmigrate.secrets import Secret
@@ -119,28 +121,26 @@ class Opening:
         self.server = await self.database.run(identify)
         vectors = f"pgvector {self.server.pgvector}" if self.server.pgvector else "no pgvector"
         pooled = ", behind a pooler" if self.server.pooled else ""
-        return (
-            f"{self.database.place}, PostgreSQL {self.server.version}, "
-            f"{vectors}{pooled}"
-        )
+        return f"{self.database.place}, PostgreSQL {self.server.version}, {vectors}{pooled}"
 
     async def resolve(self) -> str:
         s = self.settings
+        stamped = s.updated_at_column or "embedding_updated_at"
         wish = Wish(
             table=s.table,
             key_columns=s.key_column,
             text_columns=s.text_column,
             text_sql=s.text_sql,
             vector_column=s.vector_column,
-            updated_at_column=s.updated_at_column or "embedding_updated_at",
+            updated_at_column=None if s.updated_at_column == "none" else stamped,
             row_updated_at_column=s.row_updated_at_column,
             where=s.where,
             optional_updated_at=s.updated_at_column is None,
         )
 
         async def look(connection: Connection) -> tuple[Target, Burden]:
-            target = await catalog.read_target(connection, wish)
-            return target, await catalog.read_burden(connection, target)
+            target = await resolution.read_target(connection, wish)
+            return target, await privileges.read_burden(connection, target)
 
         self.target, self.burden = await self.database.run(look)
         t = self.target
@@ -170,11 +170,12 @@ class Opening:
 
     async def privileges(self) -> str:
         async def look(connection: Connection) -> None:
-            await catalog.check_privileges(connection, self.target)
-            await catalog.check_expressions(connection, self.target)
+            await privileges.check_privileges(connection, self.target)
+            await privileges.check_expressions(connection, self.target)
 
         await self.database.run(look)
-        return f"SELECT, UPDATE ({self.target.vector_column})"
+        written = filter(None, (self.target.vector_column, self.target.updated_at_column))
+        return f"SELECT, UPDATE ({', '.join(written)})"
 
     @property
     def place(self) -> Place:

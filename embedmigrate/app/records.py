@@ -1,5 +1,6 @@
 """Snapshots and failures as plain records: for the state file, the reports and the JSON stream."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ def error_line(failure: Failure, run_id: str) -> dict[str, Any]:
         "http_status": failure.http_status,
         "attempts": failure.attempts,
         "retryable": failure.retryable,
+        "skipped": failure.skipped,
         "time": now(),
         "run_id": run_id,
     }
@@ -54,5 +56,7 @@ def as_json(progress: Progress) -> dict[str, Any]:
 
 
 def key_text(key: tuple[str, ...] | list[str] | None) -> str | None:
-    """A key as one string; a composite one as its parts joined by commas."""
-    return None if not key else ",".join(key)
+    """A key as one string that `--resume-from` takes: plain, or a JSON list of its columns."""
+    if not key:
+        return None
+    return key[0] if len(key) == 1 else json.dumps(list(key), ensure_ascii=False)

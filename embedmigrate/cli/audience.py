@@ -6,7 +6,7 @@ from embedmigrate.cli.stream import JsonWatcher
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.cli.watching import Watcher
 from embedmigrate.config import Loaded
-from embedmigrate.config.layers import under_systemd
+from embedmigrate.config.surroundings import under_systemd
 
 
 def watcher_for(loaded: Loaded, streams: Streams) -> Watcher:

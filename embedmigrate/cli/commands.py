@@ -10,7 +10,7 @@ import typer
 from embedmigrate.cli.failures import reported, show
 from embedmigrate.cli.options import VersionFlag, takes_settings
 from embedmigrate.cli.terminal import Streams, open_streams
-from embedmigrate.config import Loaded, layers, load, options
+from embedmigrate.config import Loaded, load, options, surroundings
 from embedmigrate.errors import Exit
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class _Scene:
 
 def _scene(flags: Mapping[str, Any], *, summary: bool = False) -> _Scene:
     """Read the settings; what is wrong with them is already reported as the flags ask."""
-    json = bool(flags.get("json")) or layers.json_lines()
+    json = bool(flags.get("json")) or surroundings.json_lines()
     color = str(flags.get("color") or "auto")
     streams = open_streams(json=json, color=color, no_input=bool(flags.get("no_input")))
     with reported(streams, json=json, verbose=bool(flags.get("verbose")), summary=summary):
@@ -139,7 +139,7 @@ def _preview(scene: _Scene) -> NoReturn:
             print(jsonl.dry_run(found), flush=True)  # noqa: T201
         elif not s.quiet or found.exit_code not in {Exit.OK, Exit.GATE}:
             results.dry_run(found, scene.streams)
-        if summary := layers.step_summary():
+        if summary := surroundings.step_summary():
             with summary.open("a", encoding="utf-8") as page:
                 page.write(results.markdown_plan(found))
         if scene.json and (error := found.error):
@@ -242,11 +242,12 @@ def status(
 
 def _show_status(scene: _Scene) -> None:
     from embedmigrate.app.control import statuses  # noqa: PLC0415
-    from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
     found = statuses(scene.loaded)
     out = scene.streams.out
     if scene.json:
+        from embedmigrate.cli import jsonl  # noqa: PLC0415
+
         for one in found:
             print(jsonl.status(one), flush=True)  # noqa: T201
         if not found:
@@ -254,8 +255,10 @@ def _show_status(scene: _Scene) -> None:
     elif not found:
         s = scene.loaded.settings
         job = f"{s.table}.{s.vector_column} " if "table" in scene.loaded.origins else ""
-        out.print(f"No run recorded for {job or 'any job '}in {layers.state_directory(s)}.")
+        out.print(f"No run recorded for {job or 'any job '}in {surroundings.state_directory(s)}.")
     elif len(found) == 1:
+        from embedmigrate.cli import reports  # noqa: PLC0415
+
         reports.status(found[0], scene.streams)
     else:
         for one in found:

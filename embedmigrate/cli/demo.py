@@ -36,14 +36,15 @@ def run_demo(streams: Streams, *, rows: int, seed: int, keep: bool, path: str | 
             if not summary.exit_code:
                 _search(streams, server.url)
         finally:
-            if not keep:
-                server.stop()
+            server.keep(keep)
+            server.stop()
     finally:
         if not keep and not path:
             shutil.rmtree(folder, ignore_errors=True)
     if keep:
         out.print(f"\nKept and running. Look at it with:\n  psql '{server.url}'")
         out.print(f"  embedmigrate stats --database-url embedded:{folder} --provider local")
+        out.print(f"End it with:\n  kill $(head -1 {folder}/data/postmaster.pid)")
     return summary.exit_code
 
 

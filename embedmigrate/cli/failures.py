@@ -12,6 +12,8 @@ from embedmigrate.cli.terminal import Streams
 from embedmigrate.errors import ConfigError, EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
 
+_COMMANDS = {"generate-all", "generate-one", "stats", "status", "stop", "init", "config", "demo"}
+
 
 def show(error: EmbedMigrateError, streams: Streams, *, verbose: bool = False) -> None:
     """`error:` what happened, the facts, `hint:` what to do next."""
@@ -60,8 +62,10 @@ def run_as_json(app: typer.Typer) -> NoReturn:
         from embedmigrate.cli import jsonl  # noqa: PLC0415
 
         said = str(getattr(error, "format_message", error.__str__)())
-        refused = ConfigError(said, code="usage", hint="embedmigrate generate-all --help")
-        if "generate-all" in sys.argv:
+        command = next((word for word in sys.argv[1:] if word in _COMMANDS), "")
+        hint = " ".join(filter(None, ["embedmigrate", command, "--help"]))
+        refused = ConfigError(said, code="usage", hint=hint)
+        if command == "generate-all":
             print(jsonl.refused_summary(refused), flush=True)  # noqa: T201
         print(jsonl.exit_error(refused, None), file=sys.stderr, flush=True)  # noqa: T201
         code = refused.exit_code

@@ -109,7 +109,7 @@ def progress(p: Progress, run_id: str) -> str:
 
 
 def row_error(failure: Failure, run_id: str) -> str:
-    return line("row_error", error_line(failure, run_id) | {"skipped": failure.skipped})
+    return line("row_error", error_line(failure, run_id))
 
 
 def notice(code: str, message: str, **more: Any) -> str:

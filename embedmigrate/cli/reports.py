@@ -19,7 +19,8 @@ def stats(s: Stats, streams: Streams, *, tsv: bool) -> None:
     listed = _figures(s)
     if tsv:
         for label, value, _ in listed:
-            print(f"{label.replace(' ', '_')}\t{value}")  # noqa: T201  Rich expands tabs
+            plain = value.replace(",", "").removeprefix("~") if label != "to finish" else value
+            print(f"{label.replace(' ', '_')}\t{plain}")  # noqa: T201  Rich expands tabs
         return
     p = s.place
     indexes = " · ".join(

@@ -180,7 +180,9 @@ def _failures(s: Summary) -> list[str]:
 
 
 def dry_run(d: DryRun, streams: Streams) -> None:
-    streams.out.print("Dry run: nothing was written and no API call was made.\n")
+    probed = any(c.name == "probe" and c.status != "skipped" for c in d.checks)
+    calls = "one short text was sent" if probed else "no API call was made"
+    streams.out.print(f"Dry run: nothing was written and {calls}.\n")
     listed = list(d.checks)
     width = max((len(c.name) for c in listed), default=0)
     for c in listed:

@@ -6,7 +6,7 @@ from io import TextIOWrapper
 
 from rich.console import Console
 
-from embedmigrate.config import layers
+from embedmigrate.config import surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ def open_streams(*, json: bool = False, color: str = "auto", no_input: bool = Fa
             stream.reconfigure(errors="replace", line_buffering=True)
     interactive = (
         sys.stderr.isatty()
-        and layers.terminal_kind() not in {"", "dumb", "unknown"}
-        and not layers.in_ci()
+        and surroundings.terminal_kind() not in {"", "dumb", "unknown"}
+        and not surroundings.in_ci()
         and not json
     )
     return Streams(
@@ -43,8 +43,8 @@ def open_streams(*, json: bool = False, color: str = "auto", no_input: bool = Fa
 
 def _console(color: str, *, stderr: bool, interactive: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    plain = layers.no_color() or color == "never"
-    forced = not plain and (color == "always" or layers.force_color())
+    plain = surroundings.no_color() or color == "never"
+    forced = not plain and (color == "always" or surroundings.force_color())
     return Console(
         stderr=stderr,
         force_interactive=interactive,

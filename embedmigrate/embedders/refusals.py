@@ -22,8 +22,8 @@ _RETRIED = {408, 409, 425}
 _OF_THE_INPUT = {400, 413, 422}
 _QUOTA = re.compile(r"insufficient_quota|billing|quota_exceeded|credit")
 _TOO_LONG = re.compile(
-    r"context.length|maximum.context|too many tokens|(?<!array )too long|max(imum)? (input|sequence) length"
-    r"|exceeds? the (model'?s )?(maximum|limit)",
+    r"context.length|maximum.context|too many tokens|(?<!array )too long"
+    r"|max(imum)? (input|sequence) length|exceeds? the (model'?s )?(maximum|limit)",
     re.IGNORECASE,
 )
 _TOO_MANY = re.compile(

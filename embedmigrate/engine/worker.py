@@ -2,8 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -14,9 +13,9 @@ from embedmigrate.engine.model import (
     Limits,
     Outcome,
     Row,
-    Written,
 )
 from embedmigrate.engine.pacing import Abandoned, Governor
+from embedmigrate.engine.parts import Part, Tally
 from embedmigrate.engine.ports import Embedder, Sink
 from embedmigrate.engine.vectors import Vectors, sound
 from embedmigrate.errors import (
@@ -29,8 +28,6 @@ from embedmigrate.errors import (
     TargetError,
     TransientError,
 )
-
-Rows: TypeAlias = tuple[Row, ...]
 
 _BACKOFF_FIRST = 0.5
 _BACKOFF_MOST = 30.0
@@ -53,66 +50,6 @@ class Patience:
 
     attempts: int = 8
     seconds: float = 600.0
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What has become of a batch so far; survives an error in the middle."""
-
-    stored: int = 0
-    unchanged: int = 0
-    vanished: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    tokens: int = 0
-    requests: int = 0
-    retries: int = 0
-
-    def add(self, written: Written) -> None:
-        self.stored += written.stored
-        self.unchanged += written.unchanged
-        self.vanished += written.vanished
-        self.failed += written.refused
-
-    def outcome(
-        self, batch: Batch, *, finished: bool, error: EmbedMigrateError | None = None
-    ) -> Outcome:
-        return Outcome(
-            batch.seq,
-            batch.last,
-            finished,
-            self.stored,
-            self.unchanged,
-            self.vanished,
-            tuple(self.failed),
-            self.tokens,
-            self.requests,
-            self.retries,
-            error,
-        )
-
-
-@dataclass(slots=True)
-class _Part:
-    """Rows that travel together, and how often they may be asked for.
-
-    `since` is when they, or the larger part that they were in, were sent in vain: whoever got an
-    answer after it shows that the provider lives. A success before it says nothing: it may have
-    been the last one before an outage.
-    """
-
-    rows: Rows
-    attempts: int
-    rereads: int = 0
-    alone: bool = False
-    since: float | None = None
-
-    def halves(self, attempts: int) -> "list[_Part]":
-        """The second half first: the list is a stack."""
-        middle = (len(self.rows) + 1) // 2
-        return [
-            _Part(self.rows[middle:], attempts, self.rereads, since=self.since),
-            _Part(self.rows[:middle], attempts, self.rereads, since=self.since),
-        ]
 
 
 class Worker:
@@ -146,7 +83,7 @@ class Worker:
         self._most_rows = limits.rows
 
     async def __call__(self, batch: Batch) -> Outcome:
-        tally = _Tally(failed=list(batch.refused))
+        tally = Tally(failed=list(batch.refused))
         try:
             await self._settle(batch, tally)
         except Abandoned:
@@ -155,10 +92,10 @@ class Worker:
             return tally.outcome(batch, finished=False, error=error)
         return tally.outcome(batch, finished=True)
 
-    async def _settle(self, batch: Batch, tally: _Tally) -> None:
+    async def _settle(self, batch: Batch, tally: Tally) -> None:
         began = self._governor.now()
         fruitless = 0
-        work = [_Part(batch.rows, self._patience.attempts)] if batch.rows else []
+        work = [Part(batch.rows, self._patience.attempts)] if batch.rows else []
         while work:
             part = work.pop()
             if len(part.rows) > self.limits.rows:
@@ -182,7 +119,7 @@ class Worker:
                 fruitless = 0
                 work += await self._store(part, embedded, tally, force=batch.force)
 
-    async def _ask(self, part: _Part, tally: _Tally) -> Embedded:
+    async def _ask(self, part: Part, tally: Tally) -> Embedded:
         """One request, repeated while its error may pass; the reply is checked for its shape."""
         began = self._governor.now()
         retrying = AsyncRetrying(
@@ -240,7 +177,7 @@ class Worker:
                 hint="check --model and --dimensions; not every server honours a shortened width",
             )
 
-    def _isolate(self, part: _Part, error: RejectedInput, tally: _Tally) -> list[_Part]:
+    def _isolate(self, part: Part, error: RejectedInput, tally: Tally) -> list[Part]:
         if len(part.rows) == 1:
             if isinstance(error, RequestTooLarge):
                 self.limits = replace(self.limits, rows=self._most_rows)  # it was not the number
@@ -255,7 +192,7 @@ class Worker:
             )
         return part.halves(part.attempts)
 
-    def _suspect(self, part: _Part, error: TransientError, tally: _Tally) -> list[_Part]:
+    def _suspect(self, part: Part, error: TransientError, tally: Tally) -> list[Part]:
         """The texts and not the provider: others get answers, or smaller requests may."""
         if len(part.rows) > 1:
             return part.halves(1)
@@ -289,7 +226,7 @@ class Worker:
         row: Row,
         code: str,
         message: str,
-        tally: _Tally,
+        tally: Tally,
         *,
         http_status: int | None = None,
         tries: int = 1,
@@ -307,18 +244,18 @@ class Worker:
             )
 
     async def _store(
-        self, part: _Part, embedded: Embedded, tally: _Tally, *, force: bool
-    ) -> list[_Part]:
+        self, part: Part, embedded: Embedded, tally: Tally, *, force: bool
+    ) -> list[Part]:
         """Write the sound vectors; what is left: unsound ones to ask again, rows that changed."""
         fit = sound(embedded.vectors)
-        rows, vectors, again = part.rows, embedded.vectors, list[_Part]()
+        rows, vectors, again = part.rows, embedded.vectors, list[Part]()
         if not fit.all():
             unsound = [row for row, good in zip(rows, fit, strict=True) if not good]
             if part.alone:
                 message = "the vector is all zero or not finite"
                 self._fail(unsound[0], "bad_vector", message, tally, tries=2)
             else:
-                again = [_Part((row,), 1, part.rereads, alone=True) for row in unsound]
+                again = [Part((row,), 1, part.rereads, alone=True) for row in unsound]
             rows = tuple(row for row, good in zip(rows, fit, strict=True) if good)
             vectors = vectors[fit]
         if not rows:
@@ -329,7 +266,7 @@ class Worker:
         self._refused_in_a_row = 0
         return again + self._changed(written.changed, part, tally)
 
-    def _changed(self, rows: Sequence[Row], part: _Part, tally: _Tally) -> list[_Part]:
+    def _changed(self, rows: Sequence[Row], part: Part, tally: Tally) -> list[Part]:
         if part.rereads >= _MOST_REREADS:
             message = f"its text changed {_MOST_REREADS + 1} times while it was embedded"
             tally.failed += [
@@ -339,4 +276,4 @@ class Worker:
         admitted = [self._admit(row) for row in rows]
         tally.failed += [a for a in admitted if isinstance(a, Failure)]
         ready = tuple(a for a in admitted if isinstance(a, Row))
-        return [_Part(ready, self._patience.attempts, part.rereads + 1)] if ready else []
+        return [Part(ready, self._patience.attempts, part.rereads + 1)] if ready else []

@@ -72,6 +72,7 @@ class Server:
             folder.mkdir(parents=True)
             folder.chmod(0o755)  # whatever the umask: root's server is another user
         self._folder, self._data, self._programs = folder, folder / "data", programs
+        self._kept = folder / "kept"
         self._identity = self._without_root() if os.geteuid() == 0 else {}
         self.url = f"postgresql://postgres@/postgres?host={quote(str(self._data))}&port=5432"
 
@@ -88,6 +89,13 @@ class Server:
             except BaseException:
                 self._leave()
                 raise
+
+    def keep(self, wanted: bool) -> None:
+        """Whether the server goes on when its last user has left; holds for all users of PATH."""
+        if wanted:
+            self._kept.touch()
+        else:
+            self._kept.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Returns when the server has ended or others still use it; can be called again."""
@@ -114,7 +122,7 @@ class Server:
                 fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            if self._running():
+            if self._running() and not self._kept.exists():
                 self._control("stop", "-m", "fast")
 
     def _create(self) -> None:

@@ -198,7 +198,8 @@ def update(t: Target, *, force: bool) -> Composed:
     """
     assignments = [SQL("{} = _em_new._em_vector").format(Identifier(t.vector_column))]
     if t.updated_at_column:
-        assignments.append(SQL("{} = now()").format(Identifier(t.updated_at_column)))
+        now = SQL("now()") if t.updated_at_zoned else SQL("now() AT TIME ZONE 'UTC'")
+        assignments.append(SQL("{} = {}").format(Identifier(t.updated_at_column), now))
     guards: list[Composable] = [
         _matches(t),
         SQL("sha256(convert_to({}, 'UTF8')) = _em_new._em_digest").format(text(t)),

@@ -49,6 +49,8 @@ class Target:
     vector_oid: int
     dimensions: int
     updated_at_column: str | None = None
+    updated_at_zoned: bool = True
+    """False for `timestamp without time zone`: it takes UTC, as Prisma, Rails and Django do."""
     row_updated_at_column: str | None = None
     where: str | None = None
     table_oid: int = 0

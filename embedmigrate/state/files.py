@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedmigrate.errors import CheckpointError, LockedError
-from embedmigrate.secrets import redact
+from embedmigrate.secrets import redact_within
 from embedmigrate.state.record import RunState
 
 _LOCK_PATIENCE = 0.4
@@ -212,7 +212,7 @@ class JobFiles:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self.error_report(run_id), flags, 0o600)
         try:
-            os.write(fd, (redact(json.dumps(line, ensure_ascii=False)) + "\n").encode())
+            os.write(fd, (json.dumps(redact_within(line)) + "\n").encode())
         finally:
             os.close(fd)
 
@@ -234,7 +234,7 @@ class JobFiles:
         except UnicodeDecodeError:
             content = "damaged"
         try:
-            lines = [json.loads(line) for line in content.splitlines() if line.strip()]
+            lines = [json.loads(line) for line in content.split("\n") if line.strip()]
         except ValueError:
             lines = [None]
         if not all(isinstance(line, dict) and "id" in line for line in lines):

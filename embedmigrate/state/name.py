@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 _LONGEST = 180
 _WORD = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s']\S*)")
@@ -25,7 +25,9 @@ def job_name(url: str, table: str, column: str) -> str:
 
 
 def qualified(table: str) -> str:
-    return table if "." in table else f"public.{table}"
+    """With its schema, and without the quotes that a name may be given in."""
+    plain = table.replace('"', "")
+    return plain if "." in plain else f"public.{plain}"
 
 
 def _place(url: str) -> tuple[str, str]:
@@ -38,15 +40,18 @@ def _place(url: str) -> tuple[str, str]:
 
 
 def _of_url(url: str) -> dict[str, str]:
-    # Not urlsplit's own fields: it refuses the lists of hosts and ports that libpq takes.
-    parts = urlsplit("postgresql://" + url.partition("://")[2])
-    user, _, hosts = parts.netloc.rpartition("@")
+    # Not by urlsplit: it refuses the lists of hosts and ports that libpq takes.
+    rest, _, query = url.partition("://")[2].partition("?")
+    user, _, place = rest.rpartition("@")
+    places, _, database = place.partition("/")
+    pairs = [re.fullmatch(r"(\[.*\]|[^:]*):?(.*)", one, re.DOTALL) for one in places.split(",")]
     found = {
-        "host": unquote(hosts),
+        "host": unquote(",".join(pair[1].strip("[]") for pair in pairs if pair)),
+        "port": ",".join(pair[2] for pair in pairs if pair).strip(","),
         "user": unquote(user.partition(":")[0]),
-        "dbname": unquote(parts.path.lstrip("/")),
+        "dbname": unquote(database),
     }
-    found |= dict(parse_qsl(parts.query))
+    found |= dict(parse_qsl(query))
     return {key: value for key, value in found.items() if value}
 
 

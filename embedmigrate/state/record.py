@@ -48,7 +48,8 @@ class RunState:
     def encode(self) -> bytes:
         body = asdict(self)
         head = {"format": FORMAT, "version": VERSION, "checksum": _checksum(body)}
-        return (json.dumps(head | body, indent=1, ensure_ascii=False) + "\n").encode()
+        text = json.dumps(head | body, indent=1, ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "surrogatepass")  # an argument need not be valid Unicode
 
     @classmethod
     def decode(cls, content: bytes, path: str) -> "RunState":
@@ -59,7 +60,7 @@ class RunState:
         """
         try:
             body = json.loads(content)
-        except (ValueError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             raise _unusable(path, "is damaged: it is not JSON", "checkpoint_corrupt") from None
         if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
             raise _unusable(path, "was not written by embedmigrate", "checkpoint_foreign")

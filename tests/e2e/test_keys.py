@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 from psycopg import sql
 
-from embedmigrate.postgres import catalog
+from embedmigrate.postgres import resolution
 from embedmigrate.postgres.session import Database as Pool
 from embedmigrate.postgres.source import TableSource, find
 from tests.e2e.jobs import ok
@@ -101,8 +101,8 @@ def with_target(url: str, work: Callable[[Pool, Target], object]) -> None:
         pool = Pool(url, size=2)
         await pool.open()
         try:
-            wish = catalog.Wish("keyed", (), ("body",), None, "embedding", None, None, None)
-            target = await pool.run(lambda connection: catalog.read_target(connection, wish))
+            wish = resolution.Wish("keyed", (), ("body",), None, "embedding", None, None, None)
+            target = await pool.run(lambda connection: resolution.read_target(connection, wish))
             await work(pool, target)  # type: ignore[misc]
         finally:
             await pool.close()

@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.conftest import CommandLine, Database
+from tests.conftest import CommandLine
+from tests.servers import Database
 from tests.provider import Provider, vector_of
 
 pytestmark = pytest.mark.skipif(

@@ -182,9 +182,9 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     cli = CommandLine(tmp_path_factory.mktemp("help"))
     commands = [(name,) for name in COMMANDS]
     wide: dict[str, str | None] = {"COLUMNS": "240"}
-    helps = [cli(*words, "--help", env=wide).stdout for words in [*commands, ("config", "show")]]
-    assert all("Usage" in text for text in helps)
-    return {flag for text in helps for flag in FLAG.findall(text)}
+    helps = [cli(*words, "--help", env=wide) for words in [*commands, ("config", "show")]]
+    assert all("Usage" in shown.stdout for shown in helps), helps
+    return {flag for shown in helps for flag in FLAG.findall(shown.stdout)}
 
 
 def written(stage: Stage) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -225,6 +226,24 @@ def test_retry_failed_takes_only_those(job: Job, session: Session) -> None:
     ok(job.run("--retry-failed", run_id))
     ok(job.run())
     table.check()
+
+
+def test_the_advice_after_a_forced_run_does_what_it_says(job: Job, session: Session) -> None:
+    """The rows that failed have a vector, an old one: without --force nobody would look at them."""
+    tables.articles(session, 30, gaps=False)
+    session.execute("UPDATE articles SET embedding = '[1,2,3,4,5,6,7,8]'")
+    table = Verifier(session)
+    bad = {tables.text_of(9)}
+    job.provider.reject = lambda text: text in bad
+    said = ok(job.run("--force", "--yes"), 3).stdout
+    assert table.wrong() == ["9"]
+    bad.clear()
+    advice = re.search(r"Retry +embedmigrate generate-all (.*)", said)
+    assert advice
+    job.provider.forget()
+    ok(replace(job, options=()).run(*shlex.split(advice[1])))
+    table.check()
+    assert job.sent() == 1
 
 
 @pytest.mark.parametrize("policy", ["truncate", "skip"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -246,6 +247,31 @@ def test_force_goes_on_where_it_was_interrupted(job: Job, table: Verifier) -> No
     table.check()
     assert job.sent_twice() == []
     assert job.sent() == 600
+
+
+def test_the_cursor_waits_for_the_slowest_batch(job: Job, table: Verifier) -> None:
+    """A run that is killed while one batch hangs has not passed that batch."""
+    table.session.execute("UPDATE articles SET embedding = '[1,2,3,4,5,6,7,8]'")
+    gate, slow = threading.Event(), tables.text_of(35)
+
+    def hold(text: str) -> bool:
+        if text == slow:
+            gate.wait(20)
+        return False
+
+    job.provider.reject = hold
+    process = job.start(*SLOW, "--force")
+    until(lambda: job.sent() >= 200)
+    time.sleep(1.5)  # until the state file knows
+    process.kill()
+    ended(process)
+    gate.set()
+    said = ok(job.run(command="status")).stdout
+    assert "at id 30" in said
+    assert "--force --resume-from last" in said
+    job.provider.latency = 0.0
+    ok(job.run("--force", "--resume-from", "last", "--yes"))
+    table.check()
 
 
 def test_nothing_is_left_of_a_run_that_was_stopped(job: Job, table: Verifier) -> None:

@@ -69,8 +69,13 @@ def test_no_row_is_lost_and_the_order_is_kept(
         taken = {r.key for r in batch.rows} | {f.key for f in batch.refused}
         through = seen + len(batch.rows) + len(batch.refused)
         assert taken == {r.key for r in rows[seen:through]}
-        assert [r.key for r in batch.rows] == [r.key for r in rows[seen:through] if r.key in taken]\
-            or batch.refused
+        left = [r.key for r in rows[seen:through]]
+        assert [key for key in left if key in {r.key for r in batch.rows}] == [
+            r.key for r in batch.rows
+        ]
+        assert [key for key in left if key in {f.key for f in batch.refused}] == [
+            f.key for f in batch.refused
+        ]
         assert batch.last == rows[through - 1].key
         seen = through
     assert seen == len(rows)

@@ -28,7 +28,10 @@ WHO = "openai at api.openai.com"
 
 
 def error(
-    code: Any = None, message: str = "", *, type: str | None = None  # noqa: A002 - as in the reply
+    code: Any = None,
+    message: str = "",
+    *,
+    type: str | None = None,  # noqa: A002 - as in the reply
 ) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": type, "code": code, "param": None}})
 
@@ -195,9 +198,7 @@ NOW = 1_800_000_000.0
         ({"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}, None),
     ],
 )
-def test_the_wait_is_read_in_every_form(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_the_wait_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=NOW) == seconds
 
 

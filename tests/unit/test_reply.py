@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,10 +227,8 @@ def test_a_component_that_float32_cannot_hold_is_never_stored_as_another(compone
 @pytest.mark.parametrize("component", [b"1e400", b"-1e400", b"1e99999"])
 def test_a_number_beyond_every_float_is_not_stored(component: bytes) -> None:
     content = reply([[1.0, 2.0]]).replace(b"2.0", component)
-    try:
+    with suppress(BadReply):
         assert good(content, 1) == [False]
-    except BadReply:
-        pass
 
 
 def test_zero_vectors_and_those_that_are_not_finite_are_not_sound() -> None:
@@ -286,10 +285,18 @@ def test_tokens_are_those_that_the_provider_charged(usage: Any, tokens: int) -> 
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["data", "index", "embedding", "error", "usage", "x"]), inner, max_size=4
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["data", "index", "embedding", "error", "usage", "x"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

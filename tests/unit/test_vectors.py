@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from embedmigrate.engine.vectors import Vectors
 from embedmigrate.postgres.vectors import VectorArrayDumper, vector_array, vector_text
 
 OID = 16_999
-PARTS = {"vector": Vector, "halfvec": HalfVector}
+PARTS: dict[str, Any] = {"vector": Vector, "halfvec": HalfVector}
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 9))
 
@@ -25,9 +26,7 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 9))
 def arrays(draw: st.DrawFn, most: float = 65_504) -> Vectors:
     rows, dimensions = draw(shapes)
     component = st.floats(-most, most, width=32)
-    drawn = draw(
-        st.lists(component, min_size=rows * dimensions, max_size=rows * dimensions)
-    )
+    drawn = draw(st.lists(component, min_size=rows * dimensions, max_size=rows * dimensions))
     return np.array(drawn, np.float32).reshape(rows, dimensions)
 
 
@@ -92,7 +91,7 @@ def test_what_half_precision_cannot_hold_becomes_infinite_for_the_server_to_refu
 
 
 def test_the_bytes_travel_as_they_are_in_binary() -> None:
-    dumper = VectorArrayDumper(object, Transformer())  # type: ignore[arg-type]
+    dumper = VectorArrayDumper(object, Transformer())
     made = vector_array(np.ones((2, 3), np.float32), element="vector", oid=OID)
     assert dumper.format is pq.Format.BINARY
     assert dumper.dump(made) == made.data

@@ -1,10 +1,11 @@
-"""One bad row costs one row; nothing paid for is bought twice; an outage is told from a bad text."""
+"""One bad row costs one row; nothing paid is bought twice; an outage is no bad text."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,10 +106,10 @@ class Bench:
     def check(self, outcome: Outcome) -> None:
         """What is true of every outcome."""
         self.table.check()
-        assert self.governor.in_flight == 0 or self.embedder.flying
+        assert self.governor.in_flight >= self.embedder.flying
         assert len({f.key for f in outcome.failed}) == len(outcome.failed)
         assert not {f.key for f in outcome.failed} & set(self.table.vectors)
-        assert outcome.finished == (outcome.error is None) or not outcome.finished
+        assert not (outcome.finished and outcome.error)
 
 
 def bad_text(code: str = "input_rejected") -> RejectedInput:
@@ -203,7 +204,7 @@ def test_a_429_is_waited_for_by_every_worker_and_loses_nothing() -> None:
         assert len(bench.table.vectors) == 64
         times = bench.embedder.times
         # The first request goes alone, so the three refusals come one after the other.
-        assert all(later - earlier >= 20.2 for earlier, later in zip(times[:3], times[1:4]))
+        assert all(later - earlier >= 20.2 for earlier, later in pairwise(times[:4]))
         assert sum(o.retries for o in outcomes) == 3
         assert set(bench.embedder.answered.values()) == {1}
 
@@ -553,9 +554,7 @@ def test_a_request_that_is_too_large_is_halved_and_the_size_remembered(most: int
 def test_the_bytes_that_were_too_many_are_remembered_for_later_batches() -> None:
     async def main() -> None:
         table = MemoryTable.of({n: f"{n:03} " + "x" * 996 for n in range(1, 129)})
-        bench = Bench(
-            table, lambda texts: too_large() if sum(map(len, texts)) > 20_000 else None
-        )
+        bench = Bench(table, lambda texts: too_large() if sum(map(len, texts)) > 20_000 else None)
         outcome = await bench()
         assert outcome.stored == 128
         assert 10_000 <= bench.worker.limits.bytes <= 20_000

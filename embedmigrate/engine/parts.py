@@ -1,0 +1,69 @@
+"""A batch while it is settled: the parts that travel together, and what has become of them."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from embedmigrate.engine.model import Batch, Failure, Outcome, Row, Written
+from embedmigrate.errors import EmbedMigrateError
+
+Rows: TypeAlias = tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has become of a batch so far; survives an error in the middle."""
+
+    stored: int = 0
+    unchanged: int = 0
+    vanished: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    tokens: int = 0
+    requests: int = 0
+    retries: int = 0
+
+    def add(self, written: Written) -> None:
+        self.stored += written.stored
+        self.unchanged += written.unchanged
+        self.vanished += written.vanished
+        self.failed += written.refused
+
+    def outcome(
+        self, batch: Batch, *, finished: bool, error: EmbedMigrateError | None = None
+    ) -> Outcome:
+        return Outcome(
+            batch.seq,
+            batch.last,
+            finished,
+            self.stored,
+            self.unchanged,
+            self.vanished,
+            tuple(self.failed),
+            self.tokens,
+            self.requests,
+            self.retries,
+            error,
+        )
+
+
+@dataclass(slots=True)
+class Part:
+    """Rows that travel together, and how often they may be asked for.
+
+    `since` is when they, or the larger part that they were in, were sent in vain: whoever got an
+    answer after it shows that the provider lives. A success before it says nothing: it may have
+    been the last one before an outage.
+    """
+
+    rows: Rows
+    attempts: int
+    rereads: int = 0
+    alone: bool = False
+    since: float | None = None
+
+    def halves(self, attempts: int) -> "list[Part]":
+        """The second half first: the list is a stack."""
+        middle = (len(self.rows) + 1) // 2
+        return [
+            Part(self.rows[middle:], attempts, self.rereads, since=self.since),
+            Part(self.rows[:middle], attempts, self.rereads, since=self.since),
+        ]

@@ -1,0 +1,98 @@
+"""May this role do the job, does the server understand it, and what will make it slow?"""
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.sql import SQL
+
+from embedmigrate.errors import DatabaseAuthError, TargetError
+from embedmigrate.postgres import sql
+from embedmigrate.postgres.query import fetch_all, fetch_one
+from embedmigrate.postgres.session import Connection
+from embedmigrate.postgres.target import Target
+
+
+async def check_privileges(connection: Connection, t: Target) -> None:
+    """May this role read what is embedded and write the vector?
+
+    Raises:
+        DatabaseAuthError: With the GRANT that is missing; `details` name the privilege.
+    """
+    user = connection.info.user
+    usage = "SELECT has_schema_privilege(%s, 'USAGE')"
+    if not (await fetch_one(connection, usage, (t.schema,)))[0]:
+        raise DatabaseAuthError(
+            f'role "{user}" may not use the schema {t.schema}',
+            code="privilege_missing",
+            hint=f"GRANT USAGE ON SCHEMA {t.schema} TO {user};",
+            details={"privilege": "USAGE"},
+        )
+    written = [t.vector_column, *filter(None, [t.updated_at_column])]
+    read = [*(k.name for k in t.key), *t.text.columns, t.vector_column]
+    for privilege, names in (("SELECT", read), ("UPDATE", written)):
+        for name in names:
+            allowed = await fetch_one(
+                connection,
+                "SELECT has_column_privilege(%s::bigint::oid, %s, %s)",
+                (t.table_oid, name, privilege),
+            )
+            if not allowed[0]:
+                doing = "update" if privilege == "UPDATE" else "read"
+                raise DatabaseAuthError(
+                    f'role "{user}" may not {doing} {t.name}.{name}',
+                    code="privilege_missing",
+                    hint=f"GRANT {privilege} ({', '.join(names)}) ON {t.name} TO {user};",
+                    details={"privilege": privilege},
+                )
+
+
+async def check_expressions(connection: Connection, t: Target) -> None:
+    """Let the server plan the reading statement: a fault in --where or --text-sql shows here.
+
+    Raises:
+        TargetError: With the server's own words on the expression.
+    """
+    statement = SQL("EXPLAIN ") + sql.page(t, after=False, force=False)
+    try:
+        await connection.execute(statement, (1, 1))
+    except psycopg.Error as error:
+        primary = error.diag.message_primary or type(error).__name__
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise DatabaseAuthError(
+                f"the database refused the selection: {primary}",
+                code="privilege_missing",
+                hint="GRANT SELECT on what --where and --text-sql name, EXECUTE on their functions,"
+                f" and USAGE on the schemas of both TO {connection.info.user};",
+            ) from None
+        raise TargetError(
+            f"the database cannot run the selection: {primary}",
+            code="selection_invalid",
+            hint="check --where, --text-sql and --text-column",
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """What makes writing slow: live vector indexes and row triggers."""
+
+    indexes: tuple[tuple[str, str, bool], ...]
+    """Name, method, valid."""
+    triggers: tuple[str, ...]
+
+
+async def read_burden(connection: Connection, t: Target) -> Burden:
+    indexes = await fetch_all(
+        connection,
+        "SELECT c.relname, m.amname, i.indisvalid FROM pg_index i"
+        " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
+        " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+        " WHERE i.indrelid = %s::bigint::oid AND a.attname = %s ORDER BY 1",
+        (t.table_oid, t.vector_column),
+    )
+    triggers = await fetch_all(
+        connection,
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::bigint::oid AND NOT tgisinternal"
+        " AND tgenabled <> 'D' AND tgtype & 1 = 1 AND tgtype & 16 = 16 ORDER BY 1",
+        (t.table_oid,),
+    )
+    return Burden(tuple((r[0], r[1], r[2]) for r in indexes), tuple(r[0] for r in triggers))
