@@ -13,7 +13,7 @@ from embedmigrate.errors import Exit
 from embedmigrate.state import JobFiles
 
 _POLL_SECONDS = 0.25
-_BEYOND_GRACE = 5.0
+_BEYOND_GRACE = 1.5
 _AFTER_ABORT = 1.5
 
 _EXITS = {

@@ -97,7 +97,7 @@ class Settings:
     # Rate and retries
     batch_size: Annotated[int | None, Option("Rate and retries", "Rows in one request. Default: 128 (local: 256).", JOB, "N", "-b", ge=1, le=4096)] = None
     batch_bytes: Annotated[int | None, Option("Rate and retries", "UTF-8 bytes in one request at most. Default: 1000000.", JOB, "N", ge=1)] = None
-    concurrency: Annotated[int | None, Option("Rate and retries", "Requests in flight at most; fewer after a 429. Default: 8 (local: 1).", JOB, "N", "-c", ge=1, le=256)] = None
+    concurrency: Annotated[int | None, Option("Rate and retries", "Requests in flight at most; fewer after a 429. Default: 8 (local: 2).", JOB, "N", "-c", ge=1, le=256)] = None
     delay: Annotated[float, Option("Rate and retries", "Pause after each batch of a worker, in milliseconds.", JOB, "MS", ge=0)] = 0.0
     gentle: Annotated[bool, Option("Rate and retries", "One request at a time, 10 rows each, 1,000 ms apart.", JOB)] = False
     rpm: Annotated[float | None, Option("Rate and retries", "Requests a minute at most.", JOB, "N", gt=0)] = None

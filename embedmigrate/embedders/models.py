@@ -47,7 +47,7 @@ _LOCAL = Limits(rows=4096, bytes=4_000_000, tokens=4_000_000)
 PROFILES = {
     "openai": Profile("text-embedding-3-small", 128, 8, _OPENAI),
     "azure": Profile("text-embedding-3-small", 128, 8, _OPENAI),
-    "local": Profile("wordllama", 256, 1, _LOCAL, paid=False),
+    "local": Profile("wordllama", 256, 2, _LOCAL, paid=False),
     "hash": Profile("hash", 256, 4, _LOCAL, paid=False),
 }
 

@@ -24,8 +24,6 @@ from embedmigrate.engine.ports import Source, Submit
 from embedmigrate.errors import BudgetError, EmbedMigrateError, Exit
 
 _READ_AHEAD = 4
-_WRITING = 3
-"""Batches beyond those in flight at the provider: they are being written."""
 
 _ENDINGS = {
     StopReason.ASKED: (State.STOPPED, Exit.STOPPED),
@@ -100,7 +98,9 @@ class Job:
         self._governor = governor
         self._report = report
         self._numbers = itertools.count()
-        self._room = asyncio.Semaphore(governor.most + _WRITING)
+        # Batches at the provider and on their way into the table together: a crash costs at most
+        # so many, `concurrency` times the batch size.
+        self._room = asyncio.Semaphore(governor.most)
         self._carried: dict[asyncio.Task[None], int] = {}
         self._rows_left = selection.rows
 

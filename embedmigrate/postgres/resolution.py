@@ -60,7 +60,8 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
         vector_oid=vector.oid,
         dimensions=vector.typmod,
         updated_at_column=updated,
-        updated_at_zoned=updated is None or columns[updated].base == "timestamptz",
+        updated_at_type=_type_of(columns, updated),
+        row_updated_at_type=_type_of(columns, wish.row_updated_at_column),
         row_updated_at_column=wish.row_updated_at_column,
         where=wish.where,
         table_oid=oid,
@@ -99,6 +100,10 @@ def _timestamp(column: Column, table: str) -> None:
             code="not_a_timestamp",
             hint="name another with --updated-at-column or --row-updated-at-column",
         )
+
+
+def _type_of(columns: dict[str, Column], name: str | None) -> str:
+    return columns[name].type if name else "timestamp with time zone"
 
 
 def _text(columns: dict[str, Column], wish: Wish, table: str) -> TextSource:

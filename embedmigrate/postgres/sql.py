@@ -88,14 +88,26 @@ def tracks_staleness(t: Target) -> bool:
 
 
 def stale(t: Target) -> Composable:
-    """A vector without a time is taken as it is: nobody shall pay for adopting old vectors."""
+    """A vector without a time is taken as it is: nobody shall pay for adopting old vectors.
+
+    The row's time is brought to the precision and the zone of the vector's: else a row that is
+    stamped in the very transaction of the vector would be stale by a rounding.
+    """
     if t.row_updated_at_column is None or t.updated_at_column is None:
         return SQL("false")
-    return SQL("coalesce({} IS NOT NULL AND {} > {}, false)").format(
+    changed = _column(t, t.row_updated_at_column)
+    if _zoned(t.row_updated_at_type) != _zoned(t.updated_at_type):
+        changed = SQL("({} AT TIME ZONE 'UTC')").format(changed)
+    return SQL("coalesce({} IS NOT NULL AND {}::{} > {}, false)").format(
         _column(t, t.vector_column),
-        _column(t, t.row_updated_at_column),
+        changed,
+        _type(t.updated_at_type),
         _column(t, t.updated_at_column),
     )
+
+
+def _zoned(timestamp: str) -> bool:
+    return timestamp.endswith("with time zone")
 
 
 def where(t: Target) -> Composable:
@@ -198,7 +210,7 @@ def update(t: Target, *, force: bool) -> Composed:
     """
     assignments = [SQL("{} = _em_new._em_vector").format(Identifier(t.vector_column))]
     if t.updated_at_column:
-        now = SQL("now()") if t.updated_at_zoned else SQL("now() AT TIME ZONE 'UTC'")
+        now = SQL("now()") if _zoned(t.updated_at_type) else SQL("now() AT TIME ZONE 'UTC'")
         assignments.append(SQL("{} = {}").format(Identifier(t.updated_at_column), now))
     guards: list[Composable] = [
         _matches(t),

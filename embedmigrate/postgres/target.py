@@ -49,9 +49,10 @@ class Target:
     vector_oid: int
     dimensions: int
     updated_at_column: str | None = None
-    updated_at_zoned: bool = True
-    """False for `timestamp without time zone`: it takes UTC, as Prisma, Rails and Django do."""
+    updated_at_type: str = "timestamp with time zone"
+    """With its precision; one without a zone takes UTC, as Prisma, Rails and Django do."""
     row_updated_at_column: str | None = None
+    row_updated_at_type: str = "timestamp with time zone"
     where: str | None = None
     table_oid: int = 0
     undoable: bool = False

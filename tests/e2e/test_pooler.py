@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.conftest import CommandLine
-from tests.servers import Database
 from tests.provider import Provider, vector_of
+from tests.servers import Database
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pgbouncer") is None, reason="pgbouncer is not installed"

@@ -379,12 +379,11 @@ def test_a_waiter_cancelled_in_the_instant_of_its_turn_passes_the_turn_on() -> N
     async def main() -> None:
         watched = Watched(1)
         await watched.opened()
-        holder = asyncio.create_task(watched.request(1))
-        await asyncio.sleep(0.5)
-        second = asyncio.create_task(watched.request(1))
-        third = asyncio.create_task(watched.request(1))
-        await holder  # its end gives the turn to the second, which has not run yet
-        second.cancel()
+        async with watched.governor.request(0):
+            second = asyncio.create_task(watched.request(1))
+            third = asyncio.create_task(watched.request(1))
+            await asyncio.sleep(0.5)
+        second.cancel()  # it has been given its turn, and has not run yet
         with suppress(asyncio.CancelledError):
             await second
         await third
