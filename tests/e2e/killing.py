@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 BATCH = 16
-"""Batches that may be on their way into the table besides those at the provider."""
 
 
 @dataclass
