@@ -815,6 +815,8 @@ def test_a_wait_of_a_day_is_longer_than_patience() -> None:
         assert outcome.requests == 1
         assert not bench.events
 
+    run(main())
+
 
 def test_short_waits_may_be_asked_for_thousands_of_times() -> None:
     async def main() -> None:

@@ -1,0 +1,38 @@
+"""A server, a provider, a folder and the command line: what one series of faults needs."""
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import CommandLine
+from tests.e2e.jobs import Job
+from tests.provider import Provider
+from tests.servers import Database, PostgresServer
+
+
+@contextlib.contextmanager
+def arena(server: PostgresServer | None = None) -> Iterator[Job]:
+    """A job over `articles` in a database of its own; everything is gone afterwards.
+
+    Args:
+        server: One that the series shares or is going to break; else one is started.
+    """
+    mine = PostgresServer.from_environment() if server is None else server
+    name = f"faults_{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory() as folder, Provider() as provider:
+        mine.create_database(name)
+        database = Database(name, mine.dsn(name), mine)
+        with database.connect() as session:
+            session.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        cli = CommandLine(Path(folder))
+        try:
+            yield Job(cli, database, provider)
+        finally:
+            cli.kill_all()
+            provider.sever()
+            with contextlib.suppress(Exception):  # a series may have broken the server for good
+                database.drop()
+            if server is None:
+                mine.stop()
