@@ -41,7 +41,7 @@ class LiveWatcher(Watcher):
         self._began = time.monotonic()
         self.streams.err.print(results.opening(start))
         if start.selected:
-            self._live.start()
+            self._live.start(refresh=True)  # else its first frame may race with a first warning
             self._on = True
 
     def frame(self) -> Table:

@@ -59,9 +59,9 @@ def clean_environment() -> Iterator[None]:
     """Nothing of the operator's in a series run by hand."""
     kept = dict(os.environ)
     for name in list(os.environ):
-        if name.startswith(("DATABASE_URL", "PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_")):
-            if name != "EMBEDMIGRATE_TEST_DSN":
-                del os.environ[name]
+        theirs = ("DATABASE_URL", "PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_")
+        if name.startswith(theirs) and name != "EMBEDMIGRATE_TEST_DSN":
+            del os.environ[name]
     try:
         yield
     finally:
