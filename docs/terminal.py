@@ -18,7 +18,8 @@ from embedmigrate.app.values import Counts, Estimate, Place, Started, Summary
 from embedmigrate.cli import results
 from embedmigrate.cli.live import LiveWatcher
 from embedmigrate.cli.terminal import Streams
-from embedmigrate.engine.model import Progress, State
+from embedmigrate.engine.model import Progress
+from embedmigrate.engine.states import State
 from embedmigrate.errors import Exit
 
 PICTURE = Path(__file__).with_name("terminal.svg")

@@ -5,7 +5,8 @@ from embedmigrate.app.keeper import selection_of
 from embedmigrate.app.opening import Opening, database_url
 from embedmigrate.config import Loaded
 from embedmigrate.config.surroundings import state_directory
-from embedmigrate.engine.model import Key, Noticed, State
+from embedmigrate.engine.model import Key, Noticed
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError
 from embedmigrate.state import JobFiles, RunState, job_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedmigrate.config import Loaded
 from embedmigrate.config.surroundings import state_directory
-from embedmigrate.engine.model import State
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError
 from embedmigrate.state import JobFiles, RunState, job_name
 from embedmigrate.state.name import qualified

@@ -24,13 +24,9 @@ from embedmigrate.app.running import Audience, EngineRun
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
 from embedmigrate.engine.ledger import Ledger
-from embedmigrate.engine.model import (
-    Ending,
-    Key,
-    Noticed,
-    State,
-)
+from embedmigrate.engine.model import Ending, Key, Noticed
 from embedmigrate.engine.ports import Source
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
 from embedmigrate.postgres import census, lock
 from embedmigrate.postgres.session import Database

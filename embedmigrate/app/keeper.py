@@ -11,7 +11,8 @@ import time
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.records import as_json, error_line, now
 from embedmigrate.engine.ledger import Ledger
-from embedmigrate.engine.model import Failure, Progress, State
+from embedmigrate.engine.model import Failure, Progress
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
 from embedmigrate.state import JobFiles, RunState

@@ -2,17 +2,19 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from embedmigrate.engine.model import Failure, Progress
 from embedmigrate.secrets import redact
+
+if TYPE_CHECKING:  # `status` starts without the model
+    from embedmigrate.engine.model import Failure, Progress
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def error_line(failure: Failure, run_id: str) -> dict[str, Any]:
+def error_line(failure: "Failure", run_id: str) -> dict[str, Any]:
     """A failed row for a machine: key, code and counts, never its text."""
     key = failure.key[0] if len(failure.key) == 1 else list(failure.key)
     return {
@@ -28,7 +30,7 @@ def error_line(failure: Failure, run_id: str) -> dict[str, Any]:
     }
 
 
-def as_json(progress: Progress) -> dict[str, Any]:
+def as_json(progress: "Progress") -> dict[str, Any]:
     """A snapshot for the state file, with the names of the JSON interface."""
     return {
         "rows_selected": progress.rows_selected,

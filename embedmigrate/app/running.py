@@ -21,11 +21,11 @@ from embedmigrate.engine.model import (
     Noticed,
     Resumed,
     RowFailed,
-    State,
     Waiting,
 )
 from embedmigrate.engine.pacing import Governor
 from embedmigrate.engine.ports import Embedder, Source
+from embedmigrate.engine.states import State
 from embedmigrate.engine.worker import Patience, Worker
 from embedmigrate.errors import Exit, TargetError
 from embedmigrate.postgres.sink import ColumnSink

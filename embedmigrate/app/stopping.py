@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from embedmigrate.engine.job import Job
-from embedmigrate.engine.model import State, StopReason
+from embedmigrate.engine.states import State, StopReason
 from embedmigrate.errors import Exit
 from embedmigrate.state import JobFiles
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedmigrate.engine.model import Key, Progress, State
+from embedmigrate.engine.model import Key, Progress
+from embedmigrate.engine.states import State
 from embedmigrate.errors import EmbedMigrateError, Exit
 
 

@@ -257,9 +257,9 @@ def _show_status(scene: _Scene) -> None:
         job = f"{s.table}.{s.vector_column} " if "table" in scene.loaded.origins else ""
         out.print(f"No run recorded for {job or 'any job '}in {surroundings.state_directory(s)}.")
     elif len(found) == 1:
-        from embedmigrate.cli import reports  # noqa: PLC0415
+        from embedmigrate.cli import status as report  # noqa: PLC0415
 
-        reports.status(found[0], scene.streams)
+        report.show(found[0], scene.streams)
     else:
         for one in found:
             done = one.run.progress.get("done_ratio") or 0.0

@@ -7,8 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from embedmigrate.app.values import Proposal, Setup
-from embedmigrate.cli import jsonl, toml
-from embedmigrate.cli.results import pairs
+from embedmigrate.cli import jsonl, toml, wording
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.config import Loaded, Settings, options
 from embedmigrate.embedders.models import choose
@@ -213,7 +212,7 @@ def _report(
         if not quiet:
             table = job.settings["table"]
             streams.out.print(redact(f"\n[jobs.{toml.key(job.name)}] {table}"))
-            streams.out.print(pairs(job.found.items()))
+            streams.out.print(wording.pairs(job.found.items()))
         for problem in job.problems:
             if quiet <= 1:
                 streams.err.print(redact(f"warning: job {job.name} cannot run yet: {problem}"))

@@ -1,17 +1,13 @@
 """What `stats`, `status` and `generate-one` show a person; plain text off a terminal."""
 
-import time
-
 from rich.table import Table
 from rich.text import Text
 
-from embedmigrate.app.control import Status
 from embedmigrate.app.records import key_text
 from embedmigrate.app.values import Counts, OneRow, Stats
 from embedmigrate.cli import wording
-from embedmigrate.cli.results import estimate, pairs
+from embedmigrate.cli.results import estimate
 from embedmigrate.cli.terminal import Streams
-from embedmigrate.engine.model import State
 from embedmigrate.secrets import redact
 
 
@@ -74,66 +70,6 @@ def _figures(s: Stats) -> list[tuple[str, str, str]]:
 
 def _share(part: int, counts: Counts) -> float:
     return part / counts.eligible if counts.eligible else 0.0
-
-
-def status(s: Status, streams: Streams) -> None:
-    run, p = s.run, s.run.progress
-    now = time.time()
-    age = wording.duration(wording.seconds_since(run.updated_at, now))
-    done, total = p.get("rows_done", 0), p.get("rows_total", 0)
-    listed = [
-        ("Job", f"{run.target['table']}.{run.target['vector_column']} on {run.target['where']}"),
-        ("State", _state_line(s)),
-        (
-            "Run",
-            f"{run.run_id} · pid {run.pid} on {run.host} · user {run.user} · started "
-            f"{wording.duration(wording.seconds_since(run.started_at, now))} ago",
-        ),
-    ]
-    if p:
-        rate = f" · {p['rows_per_second']:,.1f} rows/s · ETA {wording.duration(p['eta_seconds'])}"
-        listed += [
-            (
-                "Progress",
-                f"{wording.number(done)} / {wording.number(total)} "
-                f"({wording.percent(p['done_ratio'], 0)})" + (rate if s.live else ""),
-            ),
-            ("Spent", f"{wording.tokens(p['tokens'])} tokens · {wording.money(p['cost_usd'])}"),
-            (
-                "Errors",
-                f"{wording.plural(p['rows_failed'], 'failed row')} · {p['retries']} retries",
-            ),
-            ("Saved", f"{age} ago at id {p['last_id'] or '(none yet)'}"),
-        ]
-    listed.append(("Next", _advice(s)))
-    streams.out.print(pairs(listed, indent=0))
-
-
-def _state_line(s: Status) -> str:
-    run = s.run
-    if run.state == State.DEAD:
-        return (
-            "dead · the process ended without saving a final state "
-            f"(last heartbeat {run.updated_at})"
-        )
-    words = run.state
-    if s.live and run.progress.get("state_reason"):
-        words += f" · {wording.reason(run.progress['state_reason'])}"
-        if run.progress.get("wait_seconds"):
-            words += f", {run.progress['wait_seconds']:.0f} s"
-    if run.exit_code is not None:
-        words += f" · exit code {run.exit_code}"
-    if run.error:
-        words += f" · {run.error['message']}"
-    return words
-
-
-def _advice(s: Status) -> str:
-    if s.live:
-        return "embedmigrate stop"
-    if s.run.state == State.COMPLETED:
-        return "embedmigrate stats"
-    return f"{s.run.command}   (resumes; no rows are lost)"
 
 
 def one_row(r: OneRow, streams: Streams) -> None:

@@ -1,7 +1,5 @@
 """A run for a person: the plan, the preview, the closing table; plain text off a terminal."""
 
-from collections.abc import Iterable
-
 from rich.table import Table
 from rich.text import Text
 
@@ -9,7 +7,8 @@ from embedmigrate.app.records import key_text
 from embedmigrate.app.values import Counts, DryRun, Estimate, Started, Summary
 from embedmigrate.cli import wording
 from embedmigrate.cli.terminal import Streams
-from embedmigrate.engine.model import Progress, State
+from embedmigrate.engine.model import Progress
+from embedmigrate.engine.states import State
 from embedmigrate.secrets import redact
 
 _MARKS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
@@ -21,17 +20,6 @@ _TITLES = {
     State.INTERRUPTED: "Interrupted",
     State.FAILED: "Failed",
 }
-
-
-def pairs(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> Text:
-    """Labels and values in two columns."""
-    listed = list(rows)
-    width = max((len(label) for label, _ in listed), default=0) + 3
-    text = Text()
-    for n, (label, value) in enumerate(listed):
-        text.append(" " * indent + label.ljust(width), style="bold")
-        text.append(redact(value) + ("\n" if n < len(listed) - 1 else ""))
-    return text
 
 
 def coverage(counts: Counts) -> str:
@@ -90,7 +78,7 @@ def opening(s: Started) -> Text:
             4, ("Resume", f"after id {key_text(s.resume_from)}, then a sweep of all rows")
         )
     head = f"embedmigrate {s.version} · run {s.run_id} · {p.where}\n\n"
-    return Text.assemble(redact(head), pairs(listed), "\n")
+    return Text.assemble(redact(head), wording.pairs(listed), "\n")
 
 
 def nothing_to_do(counts: Counts) -> str:

@@ -1,8 +1,16 @@
 """Numbers, times and money as a person reads them."""
 
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from embedmigrate.engine.model import Progress, State
+from rich.text import Text
+
+from embedmigrate.engine.states import State
+from embedmigrate.secrets import redact
+
+if TYPE_CHECKING:  # `status` starts without the model
+    from embedmigrate.engine.model import Progress
 
 _MINUTE = 60
 _HOUR = 3600
@@ -60,7 +68,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
-def state(progress: Progress) -> str:
+def state(progress: "Progress") -> str:
     """The state with its reason, as one word is never enough."""
     if progress.state is State.THROTTLED:
         left = f", {progress.wait_seconds:.0f} s" if progress.wait_seconds else ""
@@ -93,3 +101,14 @@ def stop_words(*, aborting: bool, in_flight: int, grace: float) -> str:
     return (
         f"Stopping: finishing {flight} in flight (up to {grace:.0f} s). Ctrl-C again to abort it."
     )
+
+
+def pairs(rows: Iterable[tuple[str, str]], *, indent: int = 2) -> Text:
+    """Labels and values in two columns."""
+    listed = list(rows)
+    width = max((len(label) for label, _ in listed), default=0) + 3
+    text = Text()
+    for n, (label, value) in enumerate(listed):
+        text.append(" " * indent + label.ljust(width), style="bold")
+        text.append(redact(value) + ("\n" if n < len(listed) - 1 else ""))
+    return text

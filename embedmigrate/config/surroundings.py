@@ -16,6 +16,11 @@ def terminal_kind() -> str:
     return os.environ.get("TERM", "")
 
 
+def completing() -> bool:
+    """The shell asks for completions: the words of the command line are not in argv."""
+    return "_EMBEDMIGRATE_COMPLETE" in os.environ
+
+
 def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 

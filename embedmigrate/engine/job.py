@@ -16,11 +16,10 @@ from embedmigrate.engine.model import (
     Report,
     Row,
     RowFailed,
-    State,
-    StopReason,
 )
 from embedmigrate.engine.pacing import Governor
 from embedmigrate.engine.ports import Source, Submit
+from embedmigrate.engine.states import State, StopReason
 from embedmigrate.errors import BudgetError, EmbedMigrateError, Exit
 
 _READ_AHEAD = 4

@@ -5,7 +5,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from embedmigrate.engine.model import Key, Outcome, Progress, State
+from embedmigrate.engine.model import Key, Outcome, Progress
+from embedmigrate.engine.states import State
 
 _WINDOW_SECONDS = 60.0
 _ETA_AFTER_SECONDS = 30.0

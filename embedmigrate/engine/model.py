@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from embedmigrate.engine.states import State
 from embedmigrate.errors import EmbedMigrateError, Exit
 
 if TYPE_CHECKING:  # status and --help read these values without paying for numpy
@@ -106,39 +106,6 @@ class Limits:
     bytes: int
     tokens: int
     text_tokens: int | None = None
-
-
-class State(StrEnum):
-    STARTING = "starting"
-    RUNNING = "running"
-    THROTTLED = "throttled"
-    STOPPING = "stopping"
-    COMPLETED = "completed"
-    COMPLETED_WITH_ERRORS = "completed_with_errors"
-    LIMIT_REACHED = "limit_reached"
-    STOPPED = "stopped"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-    DEAD = "dead"
-
-    @property
-    def live(self) -> bool:
-        return self in _LIVE
-
-
-_LIVE = {State.STARTING, State.RUNNING, State.THROTTLED, State.STOPPING}
-
-
-class StopReason(StrEnum):
-    """Why the tap was closed before the queue was empty."""
-
-    ASKED = "asked"
-    SIGINT = "sigint"
-    SIGTERM = "sigterm"
-    LIMIT = "limit"
-    DURATION = "duration"
-    BUDGET = "budget"
-    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from embedmigrate.engine.model import (
     Limits,
     Row,
     RowFailed,
-    State,
-    StopReason,
 )
 from embedmigrate.engine.pacing import Governor
+from embedmigrate.engine.states import State, StopReason
 from embedmigrate.engine.worker import Patience, Worker
 from embedmigrate.errors import DatabaseUnavailable, Exit, ProviderError, RejectedInput
 from tests.fakes import (

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedmigrate.engine.ledger import Ledger
-from embedmigrate.engine.model import Failure, Key, Outcome, State
+from embedmigrate.engine.model import Failure, Key, Outcome
+from embedmigrate.engine.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,7 +27,8 @@ from embedmigrate.cli import jsonl
 from embedmigrate.cli.configuration import show_settings
 from embedmigrate.cli.terminal import open_streams
 from embedmigrate.config import load, options
-from embedmigrate.engine.model import Failure, Progress, State
+from embedmigrate.engine.model import Failure, Progress
+from embedmigrate.engine.states import State
 from embedmigrate.errors import BudgetError, ConfigError, Exit
 from embedmigrate.state import JobFiles, RunState
 from tests import schemas

@@ -106,7 +106,6 @@ def test_megabytes_take_no_more_than_a_second_or_two(unit: str) -> None:
     assert count == pytest.approx(COUNTER(text[:200_000]) * 10, rel=0.01)
 
 
-
 def test_the_vocabulary_in_tiktokens_cache_is_used(without_plugin: Path) -> None:
     name = hashlib.sha1(tokens._ADDRESS.encode()).hexdigest()  # noqa: S324
     shutil.copy(vocabulary(), without_plugin / name)
