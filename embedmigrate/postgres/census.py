@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed
 
 from embedmigrate.engine.model import Key
 from embedmigrate.errors import ConfigError
-from embedmigrate.postgres import sql
+from embedmigrate.postgres import counting, sql
 from embedmigrate.postgres.session import Connection, Database, transaction
 from embedmigrate.postgres.source import row
 from embedmigrate.postgres.target import Target
@@ -55,13 +55,13 @@ async def _fetch(
 
 async def take(database: Database, t: Target) -> Census:
     """Count exactly: one pass over the table."""
-    total, without, embedded, missing, stale = (await _fetch(database, sql.counts(t)))[0]
+    total, without, embedded, missing, stale = (await _fetch(database, counting.counts(t)))[0]
     return Census(total, without, embedded, missing, stale)
 
 
 async def estimate(database: Database, t: Target) -> Census:
     """From `reltuples` and the null fraction of the last ANALYZE; blank texts are not known."""
-    rows = await _fetch(database, sql.ESTIMATES, (t.table_oid, t.table_oid, t.vector_column))
+    rows = await _fetch(database, counting.ESTIMATES, (t.table_oid, t.table_oid, t.vector_column))
     total, null_fraction = rows[0]
     missing = round(total * null_fraction)
     return Census(total, 0, total - missing, missing, 0, exact=False)
@@ -70,7 +70,7 @@ async def estimate(database: Database, t: Target) -> Census:
 async def selected(database: Database, t: Target, *, after: Key | None, force: bool) -> int:
     """Rows that a run would take."""
     values = list(after) if after and force else []
-    statement = sql.count_selected(t, after=after is not None, force=force)
+    statement = counting.count_selected(t, after=after is not None, force=force)
     return int((await _fetch(database, statement, values))[0][0])
 
 
@@ -81,9 +81,9 @@ async def sample_texts(
     percent = None
     if rows > _SAMPLE * 2 and total:
         percent = min(100.0, 100.0 * _SAMPLE * 2 / rows)
-    found = await _fetch(database, sql.sample(t, force=force, percent=percent), (_SAMPLE,))
+    found = await _fetch(database, counting.sample(t, force=force, percent=percent), (_SAMPLE,))
     if percent is not None and len(found) < _SMALLEST_SAMPLE:
-        found = await _fetch(database, sql.sample(t, force=force, percent=None), (_SAMPLE,))
+        found = await _fetch(database, counting.sample(t, force=force, percent=None), (_SAMPLE,))
     return [row(t, (), source).text for (source,) in found]
 
 

@@ -39,12 +39,12 @@ def _column(t: Target, name: str) -> Composable:
     return Identifier(t.table, name)
 
 
-def _type(name: str) -> Composable:
+def type_name(name: str) -> Composable:
     """A type as `format_type` printed it: already quoted by the server."""
     return SQL(name.replace("%", "%%"))
 
 
-def _join(parts: Iterable[Composable], by: LiteralString = ", ") -> Composed:
+def join(parts: Iterable[Composable], by: LiteralString = ", ") -> Composed:
     return SQL(by).join(parts)
 
 
@@ -57,7 +57,7 @@ def text(t: Target) -> Composable:
         return columns[0]
     # nullif: an empty column leaves no empty line behind.
     kept = (SQL("nullif(btrim({}, {}), '')").format(c, Literal(BLANK)) for c in columns)
-    return SQL("concat_ws(E'\\n', {})").format(_join(kept))
+    return SQL("concat_ws(E'\\n', {})").format(join(kept))
 
 
 def has_text(t: Target) -> Composable:
@@ -101,7 +101,7 @@ def stale(t: Target) -> Composable:
     return SQL("coalesce({} IS NOT NULL AND {}::{} > {}, false)").format(
         _column(t, t.vector_column),
         changed,
-        _type(t.updated_at_type),
+        type_name(t.updated_at_type),
         _column(t, t.updated_at_column),
     )
 
@@ -119,15 +119,15 @@ def eligible(t: Target) -> Composable:
 
 
 def _keys_as_text(t: Target) -> Composed:
-    return _join(SQL("{}::text").format(_column(t, k.name)) for k in t.key)
+    return join(SQL("{}::text").format(_column(t, k.name)) for k in t.key)
 
 
 def _key_aliases(t: Target) -> list[Identifier]:
     return [Identifier(f"_em_k{i}") for i in range(len(t.key))]
 
 
-def _key_columns(t: Target) -> Composed:
-    return _join(_column(t, k.name) for k in t.key)
+def key_columns(t: Target) -> Composed:
+    return join(_column(t, k.name) for k in t.key)
 
 
 def page(t: Target, *, after: bool, force: bool) -> Composed:
@@ -141,10 +141,10 @@ def page(t: Target, *, after: bool, force: bool) -> Composed:
     if not force:
         conditions.append(pending(t))
     if after:
-        bounds = _join(SQL("%s::{}").format(_type(k.type)) for k in t.key)
-        conditions.append(SQL("({}) > ({})").format(_key_columns(t), bounds))
+        bounds = join(SQL("%s::{}").format(type_name(k.type)) for k in t.key)
+        conditions.append(SQL("({}) > ({})").format(key_columns(t), bounds))
     aliases = _key_aliases(t)
-    named = _join(
+    named = join(
         SQL("{}::text AS {}").format(_column(t, k.name), alias)
         for k, alias in zip(t.key, aliases, strict=True)
     )
@@ -157,12 +157,27 @@ def page(t: Target, *, after: bool, force: bool) -> Composed:
         " WINDOW rows_so_far AS (ROWS UNBOUNDED PRECEDING)"
         ") AS _em_sized WHERE _em_bytes < %s ORDER BY _em_n"
     ).format(
-        keys=_join(aliases),
+        keys=join(aliases),
         named=named,
         text=text(t),
         table=table(t),
-        conditions=_join(conditions, " AND "),
-        order=_key_columns(t),
+        conditions=join(conditions, " AND "),
+        order=key_columns(t),
+    )
+
+
+def _among_given(t: Target) -> Composed:
+    """A condition: the row's key is one of those given. Parameters: one text[] a key column."""
+    aliases = _key_aliases(t)
+    typed = join(
+        SQL("{}::{}").format(alias, type_name(k.type))
+        for k, alias in zip(t.key, aliases, strict=True)
+    )
+    return SQL("({}) IN (SELECT {} FROM unnest({}) AS _em_given({}))").format(
+        key_columns(t),
+        typed,
+        join(Placeholder() + SQL("::text[]") for _ in t.key),
+        join(aliases),
     )
 
 
@@ -171,31 +186,21 @@ def by_keys(t: Target) -> Composed:
 
     Parameters: one text[] for each key column.
     """
-    given = _join(Placeholder() + SQL("::text[]") for _ in t.key)
-    aliases = _key_aliases(t)
-    typed = _join(
-        SQL("{}::{}").format(alias, _type(k.type)) for k, alias in zip(t.key, aliases, strict=True)
-    )
-    return SQL(
-        "SELECT {keys}, {text}, {eligible}, {pending} FROM {table} WHERE ({columns}) IN"
-        " (SELECT {typed} FROM unnest({given}) AS _em_given({aliases})) ORDER BY {columns}"
-    ).format(
-        keys=_keys_as_text(t),
-        text=text(t),
-        eligible=eligible(t),
-        pending=pending(t),
-        table=table(t),
-        columns=_key_columns(t),
-        typed=typed,
-        given=given,
-        aliases=_join(aliases),
+    return SQL("SELECT {}, {}, {}, {} FROM {} WHERE {} ORDER BY {}").format(
+        _keys_as_text(t),
+        text(t),
+        eligible(t),
+        pending(t),
+        table(t),
+        _among_given(t),
+        key_columns(t),
     )
 
 
 def _matches(t: Target) -> Composed:
-    return _join(
+    return join(
         (
-            SQL("{} = _em_new.{}::{}").format(_column(t, k.name), alias, _type(k.type))
+            SQL("{} = _em_new.{}::{}").format(_column(t, k.name), alias, type_name(k.type))
             for k, alias in zip(t.key, _key_aliases(t), strict=True)
         ),
         " AND ",
@@ -218,95 +223,39 @@ def update(t: Target, *, force: bool) -> Composed:
     ]
     if not force:
         guards.append(pending(t))
-    given = _join(
+    given = join(
         [
             *(SQL("%b::text[]") for _ in t.key),
             SQL("%b::bytea[]"),
-            SQL("%b::{}[]").format(_type(t.vector_type_sql)),
+            SQL("%b::{}[]").format(type_name(t.vector_type_sql)),
         ]
     )
-    names = _join([*_key_aliases(t), Identifier("_em_digest"), Identifier("_em_vector")])
+    names = join([*_key_aliases(t), Identifier("_em_digest"), Identifier("_em_vector")])
     return SQL(
         "UPDATE {table} SET {assignments} FROM unnest({given}) AS _em_new({names})"
         " WHERE {guards} RETURNING {keys}, {pending}"
     ).format(
         table=table(t),
-        assignments=_join(assignments),
+        assignments=join(assignments),
         given=given,
         names=names,
-        guards=_join(guards, " AND "),
+        guards=join(guards, " AND "),
         keys=_keys_as_text(t),
         pending=pending(t),
-    )
-
-
-def _of_given(t: Target) -> Composed:
-    """The keys of the given rows, open for more conditions; parameters as `by_keys`."""
-    given = _join(Placeholder() + SQL("::text[]") for _ in t.key)
-    aliases = _key_aliases(t)
-    typed = _join(
-        SQL("{}::{}").format(alias, _type(k.type)) for k, alias in zip(t.key, aliases, strict=True)
-    )
-    return SQL(
-        "SELECT {keys} FROM {table} WHERE ({columns}) IN"
-        " (SELECT {typed} FROM unnest({given}) AS _em_given({aliases}))"
-    ).format(
-        keys=_keys_as_text(t),
-        table=table(t),
-        columns=_key_columns(t),
-        typed=typed,
-        given=given,
-        aliases=_join(aliases),
     )
 
 
 def unlocked(t: Target) -> Composed:
     """Lock those of the given rows that nobody else holds; their keys. Parameters as `by_keys`."""
-    return _of_given(t) + SQL(" ORDER BY {} FOR NO KEY UPDATE SKIP LOCKED").format(_key_columns(t))
+    return SQL("SELECT {} FROM {} WHERE {} ORDER BY {} FOR NO KEY UPDATE SKIP LOCKED").format(
+        _keys_as_text(t), table(t), _among_given(t), key_columns(t)
+    )
 
 
 def still_pending(t: Target) -> Composed:
     """Those of the given rows that are pending; their keys. Parameters as `by_keys`."""
-    return _of_given(t) + SQL(" AND {}").format(pending(t))
-
-
-def counts(t: Target) -> Composed:
-    """Rows in total, without text, with a vector, missing one, stale; within `--where`."""
-    return SQL(
-        "SELECT count(*),"
-        " count(*) FILTER (WHERE NOT has_text),"
-        " count(*) FILTER (WHERE has_text AND NOT pending),"
-        " count(*) FILTER (WHERE has_text AND pending AND NOT stale),"
-        " count(*) FILTER (WHERE has_text AND stale)"
-        " FROM (SELECT {has_text} AS has_text, {pending} AS pending, {stale} AS stale"
-        " FROM {table} WHERE {where}) AS _em_rows"
-    ).format(
-        has_text=has_text(t),
-        pending=pending(t),
-        stale=stale(t),
-        table=table(t),
-        where=where(t),
-    )
-
-
-def count_selected(t: Target, *, after: bool, force: bool) -> Composed:
-    """Rows that a run would take: those behind the cursor count when they are pending."""
-    taken: Composable = SQL("true") if force else pending(t)
-    if force and after:
-        bounds = _join(SQL("%s::{}").format(_type(k.type)) for k in t.key)
-        taken = SQL("(({}) > ({}) OR {})").format(_key_columns(t), bounds, pending(t))
-    return SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(table(t), eligible(t), taken)
-
-
-def sample(t: Target, *, force: bool, percent: float | None) -> Composed:
-    """Source texts of about `percent` of the table's blocks, or of any first rows; parameter: most.
-
-    Blocks and not rows: reading a thousand texts must not cost a scan of the table.
-    """
-    block = SQL(" TABLESAMPLE SYSTEM ({})").format(Literal(percent)) if percent else SQL("")
-    taken: Composable = SQL("true") if force else pending(t)
-    return SQL("SELECT {} FROM {}{} WHERE {} AND {} LIMIT %s").format(
-        text(t), table(t), block, eligible(t), taken
+    return SQL("SELECT {} FROM {} WHERE {} AND {}").format(
+        _keys_as_text(t), table(t), _among_given(t), pending(t)
     )
 
 
@@ -319,17 +268,5 @@ def transaction(*, statement_ms: int, lock_ms: int, read_only: bool = False) -> 
     )
 
 
-ESTIMATES = SQL(
-    "WITH parts AS (SELECT c.oid, c.reltuples, c.relname, n.nspname FROM pg_class c"
-    " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND (c.oid = %s::bigint"
-    " OR c.oid IN (SELECT relid FROM pg_partition_tree(%s::bigint::oid::regclass))))"
-    " SELECT greatest(sum(reltuples), 0)::bigint, coalesce(sum(reltuples *"
-    " coalesce(s.null_frac, 1)) / nullif(sum(reltuples), 0), 0)::float8"
-    " FROM parts LEFT JOIN pg_stats s ON s.schemaname = nspname AND s.tablename = relname"
-    " AND s.attname = %s"
-)
-"""Planner's rows, and fraction without a vector. Parameters: table oid twice, vector column."""
-
-
 def cast_key(t: Target) -> Composed:
-    return SQL("SELECT {}").format(_join(SQL("%s::{}").format(_type(k.type)) for k in t.key))
+    return SQL("SELECT {}").format(join(SQL("%s::{}").format(type_name(k.type)) for k in t.key))
