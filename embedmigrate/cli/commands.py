@@ -1,21 +1,18 @@
 """The commands: each reads its settings, calls one use case and shows what came of it."""
 
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from embedmigrate.cli.failures import reported, show
 from embedmigrate.cli.options import VersionFlag, takes_settings
-from embedmigrate.cli.terminal import Streams, open_streams
-from embedmigrate.config import Loaded, load, options, surroundings
+from embedmigrate.cli.scene import Scene, leave, open_scene, run, same_command
+from embedmigrate.cli.setting_up import HELP_NAMES, config_app, demo, init
+from embedmigrate.config import surroundings
 from embedmigrate.errors import Exit
 
-T = TypeVar("T")
-
-_HELP = {"help_option_names": ["-h", "--help"]}
 _RUN_EXITS = """
 **Exit status**: 0 done, nothing to do, or a planned limit · 2 bad option or setting · 3 some rows
 failed · 4 rows pending (--detailed-exitcode) · 5 an outage outlasted the retries: run again ·
@@ -27,79 +24,16 @@ app = typer.Typer(
     name="embedmigrate",
     help="Fill pgvector columns in PostgreSQL: fast, resumable, honest about what it did and cost.",
     no_args_is_help=True,
-    context_settings=_HELP,
+    context_settings=HELP_NAMES,
     pretty_exceptions_show_locals=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-config_app = typer.Typer(
-    help="The settings in force.", no_args_is_help=True, context_settings=_HELP
-)
-app.add_typer(config_app, name="config", rich_help_panel="Set up")
 
 
 @app.callback()
 def root(version: VersionFlag = None) -> None:
     """What holds for all commands."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """The settings of one call, and the streams that they ask for."""
-
-    loaded: Loaded
-    streams: Streams
-
-    @property
-    def json(self) -> bool:
-        return self.loaded.settings.json
-
-
-def _scene(flags: Mapping[str, Any], *, summary: bool = False) -> _Scene:
-    """Read the settings; what is wrong with them is already reported as the flags ask."""
-    json = bool(flags.get("json")) or surroundings.json_lines()
-    color = str(flags.get("color") or "auto")
-    streams = open_streams(json=json, color=color, no_input=bool(flags.get("no_input")))
-    with reported(streams, json=json, verbose=bool(flags.get("verbose")), summary=summary):
-        loaded = load(flags)
-    s = loaded.settings
-    streams = open_streams(json=s.json, color=s.color, no_input=s.no_input)
-    if not s.json and s.quiet < 2:  # noqa: PLR2004
-        for warning in loaded.warnings:
-            streams.err.print(f"warning: {warning}")
-    if s.verbose and not s.json:
-        for path in loaded.files:
-            streams.err.print(f"read {path}")
-    return _Scene(loaded, streams)
-
-
-def _command(name: str, flags: Mapping[str, Any]) -> str:
-    """The command that names the same job again: target, model and files, nothing of one run."""
-    kept = {
-        k: v
-        for k, v in flags.items()
-        if options()[k].panel in {"Target", "Model"} or k in {"config", "env_file", "state_dir"}
-    }
-    words = ["embedmigrate", name]
-    for key, value in kept.items():
-        if key == "database_url":
-            continue  # it may hold a password; the environment has it the next time as well
-        for one in value if isinstance(value, list) else [value]:
-            flag = f"--{key.replace('_', '-')}"
-            words += [flag] if one is True else [flag, str(one)]
-    import shlex  # noqa: PLC0415
-
-    return shlex.join(words)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    import asyncio  # noqa: PLC0415  a tenth of the time that --help and status take
-
-    return asyncio.run(work)
-
-
-def _leave(code: Exit) -> NoReturn:
-    raise typer.Exit(int(code))
 
 
 @app.command("generate-all", rich_help_panel="Embed", epilog=_RUN_EXITS)
@@ -111,7 +45,7 @@ def generate_all(flags: Mapping[str, Any]) -> None:
 
     `embedmigrate generate-all --batch-size 20 --dry-run`
     """
-    scene = _scene(flags, summary=not flags.get("dry_run"))
+    scene = open_scene(flags, summary=not flags.get("dry_run"))
     if scene.loaded.settings.dry_run:
         _preview(scene)
     s = scene.loaded.settings
@@ -120,21 +54,21 @@ def generate_all(flags: Mapping[str, Any]) -> None:
         from embedmigrate.cli.audience import watcher_for  # noqa: PLC0415
 
         with watcher_for(scene.loaded, scene.streams) as watcher:
-            run = GenerateAll(scene.loaded, watcher, command=_command("generate-all", flags))
-            summary = _run(run.run())
+            job = GenerateAll(scene.loaded, watcher, command=same_command("generate-all", flags))
+            summary = run(job.run())
         watcher.close(summary)
         if summary.error and not scene.json:
             show(summary.error, scene.streams, verbose=s.verbose > 0)
-        _leave(summary.exit_code)
+        leave(summary.exit_code)
 
 
-def _preview(scene: _Scene) -> NoReturn:
+def _preview(scene: Scene) -> NoReturn:
     s = scene.loaded.settings
     with reported(scene.streams, json=scene.json, verbose=s.verbose > 0):
         from embedmigrate.app.preview import dry_run  # noqa: PLC0415
         from embedmigrate.cli import jsonl, results  # noqa: PLC0415
 
-        found = _run(dry_run(scene.loaded))
+        found = run(dry_run(scene.loaded))
         if scene.json:
             print(jsonl.dry_run(found), flush=True)  # noqa: T201
         elif not s.quiet or found.exit_code not in {Exit.OK, Exit.GATE}:
@@ -144,7 +78,7 @@ def _preview(scene: _Scene) -> NoReturn:
                 page.write(results.markdown_plan(found))
         if scene.json and (error := found.error):
             scene.streams.err.print(jsonl.exit_error(error, None))
-        _leave(found.exit_code)
+        leave(found.exit_code)
     raise AssertionError("reported() leaves")
 
 
@@ -163,17 +97,17 @@ def generate_one(
 
     `embedmigrate generate-one ckxyz123 --force`
     """
-    scene = _scene(flags)
+    scene = open_scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         from embedmigrate.app.one import generate_one as one  # noqa: PLC0415
         from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
-        row = _run(one(scene.loaded, key))
+        row = run(one(scene.loaded, key))
         if scene.json:
             print(jsonl.row(row), flush=True)  # noqa: T201
         elif not scene.loaded.settings.quiet or row.exit_code:
             reports.one_row(row, scene.streams)
-        _leave(row.exit_code)
+        leave(row.exit_code)
 
 
 @app.command("stats", rich_help_panel="Look")
@@ -200,17 +134,17 @@ def stats(
 
     **Exit status**: 0 reported · 4 coverage below --fail-under · others as for generate-all.
     """
-    scene = _scene(flags)
+    scene = open_scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         from embedmigrate.app.preview import stats as look  # noqa: PLC0415
         from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
-        found = _run(look(scene.loaded, estimated=estimate, fail_under=fail_under))
+        found = run(look(scene.loaded, estimated=estimate, fail_under=fail_under))
         if scene.json:
             print(jsonl.stats(found), flush=True)  # noqa: T201
         else:
             reports.stats(found, scene.streams, tsv=plain)
-        _leave(found.exit_code)
+        leave(found.exit_code)
 
 
 @app.command("status", rich_help_panel="Look")
@@ -230,7 +164,7 @@ def status(
 
     **Exit status**: 0 whenever it could report · 13 the state file cannot be read.
     """
-    scene = _scene(flags)
+    scene = open_scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         _show_status(scene)
         while watch:
@@ -240,7 +174,7 @@ def status(
             _show_status(scene)
 
 
-def _show_status(scene: _Scene) -> None:
+def _show_status(scene: Scene) -> None:
     from embedmigrate.app.control import statuses  # noqa: PLC0415
 
     found = statuses(scene.loaded)
@@ -287,7 +221,7 @@ def stop(
 
     **Exit status**: 0 stopped, or nothing was running · 5 still running after the timeout.
     """
-    scene = _scene(flags)
+    scene = open_scene(flags)
     out = scene.streams.out
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
         from embedmigrate.app import control  # noqa: PLC0415
@@ -306,10 +240,10 @@ def stop(
                 print(jsonl.stop(one), flush=True)  # noqa: T201
             else:
                 _show_stop(one, scene)
-        _leave(Exit.TEMPORARY if any(one.result == "timeout" for one in ended) else Exit.OK)
+        leave(Exit.TEMPORARY if any(one.result == "timeout" for one in ended) else Exit.OK)
 
 
-def _show_stop(ended: Any, scene: _Scene) -> None:
+def _show_stop(ended: Any, scene: Scene) -> None:
     out = scene.streams.out
     if ended.result == "not_running":
         out.print("Nothing is running.")
@@ -324,76 +258,6 @@ def _show_stop(ended: Any, scene: _Scene) -> None:
         out.print(f"Resume: {ended.run.command}")
 
 
-@config_app.command("show")
-@takes_settings("config show")
-def config_show(flags: Mapping[str, Any]) -> None:
-    """Every setting with its value and where it came from; secrets masked.
-
-    `embedmigrate config show`
-
-    `embedmigrate config show --job articles --json`
-    """
-    scene = _scene(flags)
-    from embedmigrate.cli.configuration import show_settings  # noqa: PLC0415
-
-    show_settings(scene.loaded, scene.streams, json=scene.json)
-
-
-@app.command("init", rich_help_panel="Set up")
-@takes_settings("init")
-def init(
-    flags: Mapping[str, Any],
-    sql: Annotated[
-        bool, typer.Option("--sql", help="Print the DDL for what is missing; run nothing.")
-    ] = False,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="PATH", help="File to write.")
-    ] = "embedmigrate.toml",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing file.")
-    ] = False,
-    dimensions: Annotated[
-        int,
-        typer.Option("--dimensions", metavar="N", help="Width of a column that is missing.", min=1),
-    ] = 1536,
-) -> None:
-    """Look at the database and write embedmigrate.toml; --sql prints the DDL it suggests.
-
-    `embedmigrate init`
-
-    `embedmigrate init --table public.articles --sql`
-    """
-    scene = _scene(flags)
-    with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
-        from embedmigrate.cli.configuration import run_init  # noqa: PLC0415
-
-        run_init(
-            scene.loaded,
-            scene.streams,
-            sql=sql,
-            output=output,
-            overwrite=overwrite,
-            dimensions=dimensions,
-        )
-
-
-@app.command("demo", rich_help_panel="Set up")
-def demo(
-    rows: Annotated[int, typer.Option("--rows", help="Résumés to generate.", min=1)] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the generator.")] = 7,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the server's data in place.")] = False,
-    path: Annotated[
-        str | None, typer.Option("--path", metavar="PATH", help="Where the server keeps its data.")
-    ] = None,
-) -> None:
-    """The whole job on an embedded PostgreSQL with a local model: no key, no server.
-
-    `embedmigrate demo`
-
-    `embedmigrate demo --rows 5000 --keep`
-    """
-    streams = open_streams()
-    with reported(streams, json=False, verbose=False):
-        from embedmigrate.cli.demo import run_demo  # noqa: PLC0415
-
-        _leave(run_demo(streams, rows=rows, seed=seed, keep=keep, path=path))
+app.command("init", rich_help_panel="Set up")(init)
+app.command("demo", rich_help_panel="Set up")(demo)
+app.add_typer(config_app, name="config", rich_help_panel="Set up")

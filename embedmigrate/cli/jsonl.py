@@ -19,23 +19,14 @@ from embedmigrate.app.values import (
 )
 from embedmigrate.engine.model import Failure, Progress
 from embedmigrate.errors import EmbedMigrateError
-from embedmigrate.secrets import redact
+from embedmigrate.secrets import redact, redact_within
 
 SCHEMA = "embedmigrate/1"
 
 
 def line(message_type: str, body: dict[str, Any]) -> str:
     document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **body}
-    return json.dumps(_redacted(document), ensure_ascii=False)
-
-
-def _redacted(value: Any) -> Any:
-    """Before it is JSON: afterwards a mask could swallow a quotation mark, and miss an escape."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {key: _redacted(one) for key, one in value.items()}
-    return [_redacted(one) for one in value] if isinstance(value, list | tuple) else value
+    return json.dumps(redact_within(document), ensure_ascii=False)
 
 
 def target(place: Place) -> dict[str, Any]:
