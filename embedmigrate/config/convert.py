@@ -1,7 +1,7 @@
 """The words of a flag, a variable or a file → the value of a setting.
 
-Not by pydantic: importing it takes a third of the time that `status` may take
-(docs/decisions/0003-one-settings-class.md).
+Not by pydantic-settings: importing it would take most of the time in which `status` has to
+answer (docs/decisions/0003-one-settings-class.md).
 """
 
 import re
