@@ -13,6 +13,7 @@ for _module in pkgutil.iter_modules(tests.faults.__path__):
         importlib.import_module(f"tests.faults.{_module.name}")
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_the_invariants_hold(name: str) -> None:
     outcome = REGISTRY[name].run(REGISTRY[name].short, 1)
