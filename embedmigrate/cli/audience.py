@@ -1,5 +1,9 @@
-"""Which watcher a run gets."""
+"""Which watchers a run gets."""
 
+from contextlib import ExitStack
+from typing import Self
+
+from embedmigrate.app.values import Started, Summary
 from embedmigrate.cli.lines import LineWatcher
 from embedmigrate.cli.live import LiveWatcher
 from embedmigrate.cli.stream import JsonWatcher
@@ -7,24 +11,72 @@ from embedmigrate.cli.terminal import Streams
 from embedmigrate.cli.watching import Watcher
 from embedmigrate.config import Loaded
 from embedmigrate.config.surroundings import under_systemd
+from embedmigrate.engine.model import Event
+
+_SILENT = 99
 
 
-def watcher_for(loaded: Loaded, streams: Streams) -> Watcher:
+class Watchers:
+    """Several at once: what a person or a program sees, and the log file."""
+
+    def __init__(self, first: Watcher, *others: Watcher) -> None:
+        self._first = first
+        self._all = (first, *others)
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        for watcher in reversed(self._all):  # the first answers SIGUSR1: the last to install wins
+            self._entered.enter_context(watcher)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.close()
+
+    def started(self, start: Started) -> None:
+        for watcher in self._all:
+            watcher.started(start)
+
+    def event(self, event: Event) -> None:
+        for watcher in self._all:
+            watcher.event(event)
+
+    def stopping(self, *, aborting: bool, in_flight: int, grace: float) -> None:
+        for watcher in self._all:
+            watcher.stopping(aborting=aborting, in_flight=in_flight, grace=grace)
+
+    def confirm(self, question: str) -> bool:
+        return self._first.confirm(question)
+
+    def close(self, summary: Summary) -> None:
+        for watcher in self._all:
+            watcher.close(summary)
+
+
+def watchers_for(loaded: Loaded, streams: Streams) -> Watchers:
     """A bar where a person looks on, objects where a program does, lines for everything else."""
     s = loaded.settings
-    if s.json:
-        return JsonWatcher(streams, quiet=s.quiet, verbose=s.verbose, interval=s.progress_interval)
     bar = s.progress == "bar" or (s.progress == "auto" and streams.interactive)
-    if bar and not s.quiet and not s.log_file:
-        return LiveWatcher(streams, quiet=s.quiet, verbose=s.verbose)
-    run = LineWatcher(
+    seen: Watcher
+    if s.json:
+        seen = JsonWatcher(streams, quiet=s.quiet, verbose=s.verbose, interval=s.progress_interval)
+    elif bar and not s.quiet:
+        seen = LiveWatcher(streams, quiet=s.quiet, verbose=s.verbose)
+    else:
+        seen = _lines(loaded, streams, quiet=s.quiet)
+    if not s.log_file:
+        return Watchers(seen)
+    logged = _lines(loaded, streams, quiet=_SILENT)
+    logged.log_to(s.log_file)
+    return Watchers(seen, logged)
+
+
+def _lines(loaded: Loaded, streams: Streams, *, quiet: int) -> LineWatcher:
+    s = loaded.settings
+    return LineWatcher(
         streams,
-        quiet=s.quiet,
+        quiet=quiet,
         verbose=s.verbose,
         interval=s.progress_interval,
         times=not under_systemd(),
         progress=s.progress != "none",
     )
-    if s.log_file:
-        run.log_to(s.log_file)
-    return run

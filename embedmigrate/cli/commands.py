@@ -51,9 +51,9 @@ def generate_all(flags: Mapping[str, Any]) -> None:
     s = scene.loaded.settings
     with reported(scene.streams, json=scene.json, verbose=s.verbose > 0, summary=True):
         from embedmigrate.app.generate import GenerateAll  # noqa: PLC0415
-        from embedmigrate.cli.audience import watcher_for  # noqa: PLC0415
+        from embedmigrate.cli.audience import watchers_for  # noqa: PLC0415
 
-        with watcher_for(scene.loaded, scene.streams) as watcher:
+        with watchers_for(scene.loaded, scene.streams) as watcher:
             job = GenerateAll(scene.loaded, watcher, command=same_command("generate-all", flags))
             summary = run(job.run())
         watcher.close(summary)

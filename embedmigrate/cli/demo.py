@@ -9,7 +9,7 @@ from embedmigrate.app import demo
 from embedmigrate.app.generate import GenerateAll
 from embedmigrate.app.values import Summary
 from embedmigrate.cli import results, wording
-from embedmigrate.cli.audience import watcher_for
+from embedmigrate.cli.audience import watchers_for
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.config import load
 from embedmigrate.errors import Exit
@@ -61,7 +61,7 @@ def _embed(streams: Streams, url: str, folder: Path) -> Summary:
         "batch_size": 64,
     }
     loaded = load(flags, environ={})
-    with watcher_for(loaded, streams) as watcher:
+    with watchers_for(loaded, streams) as watcher:
         run = GenerateAll(
             loaded, watcher, command=f"embedmigrate generate-all --database-url {url}"
         )

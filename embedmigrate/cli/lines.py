@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -12,6 +13,7 @@ from embedmigrate.cli import results
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.cli.watching import Watcher
 from embedmigrate.engine.model import Failure, Progress
+from embedmigrate.errors import ConfigError
 from embedmigrate.secrets import redact
 
 
@@ -36,7 +38,19 @@ class LineWatcher(Watcher):
         self._logged: IO[str] | None = None
 
     def log_to(self, path: Path) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        """Write every line to this file as well, whatever is quiet.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"--log-file {path} cannot be written: {error.strerror}",
+                code="log_file_unwritable",
+                hint="name another with --log-file, or leave it out",
+            ) from None
         self._logged = os.fdopen(fd, "a", encoding="utf-8")
 
     def line(self, level: str, name: str, **words: object) -> None:
@@ -46,8 +60,9 @@ class LineWatcher(Watcher):
         )
         said = said.encode("ascii", "backslashreplace").decode().rstrip()
         if self._logged:
-            self._logged.write(f"{stamp}{said}\n")
-            self._logged.flush()
+            with suppress(OSError):  # a full disk loses lines of the log, not the run
+                self._logged.write(f"{stamp}{said}\n")
+                self._logged.flush()
         if self.quiet < {"INFO": 1, "WARNING": 2}.get(level, 99):
             self.streams.err.print(f"{stamp if self._times else ''}{said}")
 

@@ -289,3 +289,29 @@ def test_nowhere_to_write(job: Job, closed: str) -> None:
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
     assert job.sent() == 180
+
+
+def test_a_log_file_beside_any_display(job: Job) -> None:
+    log = job.cli.folder / "run.log"
+    with terminal(job, "--log-file", str(log)) as seen:
+        seen.wait_for("Done in", 20)
+        assert seen.wait() == 0
+    assert "Embedding" in seen.raw.decode()
+    logged = log.read_text("utf-8")
+    assert " start run_id=" in logged
+    assert " summary state=completed" in logged
+
+    ok(job.run("--force", "-q", "--log-file", str(log)))
+    assert log.read_text("utf-8").count(" summary state=completed") == 2
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("path", ["/nowhere/run.log", "/dev/full"])
+def test_a_log_file_that_cannot_be_written(job: Job, path: str) -> None:
+    done = job.run("--log-file", path)
+    if path == "/dev/full":  # it can be opened: its lines are lost, the run is not
+        ok(done)
+        return
+    ok(done, 2)
+    assert "error: --log-file /nowhere/run.log cannot be written" in done.stderr
+    assert job.sent() == 0
