@@ -328,6 +328,7 @@ class Provider:
     key: str | None
     dimensions: int
     script: deque[Reply]
+    intercept: Callable[[tuple[str, ...]], Reply | None] | None
     reject: Callable[[str], bool] | None
     max_tokens: int | None
     max_tokens_per_request: int | None
@@ -387,6 +388,7 @@ class Provider:
         self.key = None
         self.dimensions = DEFAULT_WIDTH
         self.script = deque()
+        self.intercept = None
         self.reject = None
         self.max_tokens = None
         self.max_tokens_per_request = None
@@ -438,7 +440,7 @@ class Provider:
 
     @property
     def errors(self) -> list[Exception]:
-        """What `mangle` and `reject` have raised; the clients got a 500."""
+        """What `mangle`, `intercept` and `reject` have raised; the clients got a 500."""
         with self._changed:
             return list(self._era.errors)
 
@@ -533,6 +535,7 @@ class Provider:
             return _malformed(question) or self._embed(question, {})
         checks = (
             self._scripted,
+            self._intercepted,
             self._misdirected,
             self._unauthorised,
             self._too_large,
@@ -558,6 +561,10 @@ class Provider:
             return self.script.popleft()
         except IndexError:
             return None
+
+    def _intercepted(self, question: _Question) -> Reply | None:
+        intercept = self.intercept
+        return None if intercept is None else intercept(question.texts)
 
     def _misdirected(self, question: _Question) -> Reply | None:
         call = question.call

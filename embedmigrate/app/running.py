@@ -103,6 +103,7 @@ class EngineRun:
             limits=opening.choice.limits,
             admit=lambda row: self._intake.admit(row, text_tokens),
             patience=Patience(s.retries, s.max_wait),
+            notice=self._once if self._intake.exact else None,
         )
 
     def _selection(self, after: Key | None) -> Selection:

@@ -9,6 +9,20 @@ from embedmigrate.errors import EmbedMigrateError
 Rows: TypeAlias = tuple[Row, ...]
 
 
+_LONG = 400
+"""Tokens from which on servers have cut texts off: at 512, and declaring more (ollama#14259)."""
+_UNLIKELY = 1.2
+
+
+def cut_off(rows: Rows, charged: int) -> str | None:
+    """What to tell where far fewer tokens were charged than an exact count has, else None."""
+    counted = sum(row.tokens for row in rows)
+    long = any(row.tokens > _LONG for row in rows)
+    if not charged or not long or counted <= charged * _UNLIKELY:
+        return None
+    return f"the provider charged {charged} tokens for {counted}: it may cut long texts off"
+
+
 @dataclass(slots=True)
 class Tally:
     """What has become of a batch so far; survives an error in the middle."""
@@ -43,6 +57,10 @@ class Tally:
             self.retries,
             error,
         )
+
+
+class Outgrown(Exception):  # noqa: N818  a signal to the worker
+    """The limit of a request sank while the part waited for its turn: it has to be halved."""
 
 
 @dataclass(slots=True)

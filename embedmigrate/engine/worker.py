@@ -15,7 +15,7 @@ from embedmigrate.engine.model import (
     Row,
 )
 from embedmigrate.engine.pacing import Abandoned, Governor
-from embedmigrate.engine.parts import Part, Tally
+from embedmigrate.engine.parts import Outgrown, Part, Tally, cut_off
 from embedmigrate.engine.ports import Embedder, Sink
 from embedmigrate.engine.vectors import Vectors, sound
 from embedmigrate.errors import (
@@ -70,6 +70,7 @@ class Worker:
         admit: Callable[[Row], Row | Failure],
         patience: Patience,
         jitter: Callable[[], float] = random.random,
+        notice: Callable[[str, str], None] | None = None,
     ) -> None:
         self.limits = limits
         self._embedder = embedder
@@ -78,6 +79,7 @@ class Worker:
         self._admit = admit
         self._patience = patience
         self._jitter = jitter
+        self._notice = notice
         self._ever_stored = False
         self._refused_in_a_row = 0
         self._most_rows = limits.rows
@@ -103,13 +105,14 @@ class Worker:
                 continue
             try:
                 embedded = await self._ask(part, tally)
+            except Outgrown:
+                work.append(part)
             except RejectedInput as error:
                 work += self._isolate(part, error, tally)
             except RateLimited:
                 raise
             except TransientError as error:
-                alive = part.since is not None and self._governor.alive_since(part.since)
-                if alive or (part.attempts > 1 and len(part.rows) > 1):
+                if self._lives(part, error) or (part.attempts > 1 and len(part.rows) > 1):
                     work += self._suspect(part, error, tally)
                 else:
                     fruitless += 1
@@ -125,7 +128,7 @@ class Worker:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=lambda state: self._give_up(state, part.attempts, began),
-            wait=self._wait,
+            wait=lambda state: self._wait(state, began),
             sleep=self._governor.sleep,
             reraise=True,
         )
@@ -133,6 +136,8 @@ class Worker:
             with attempt:
                 tally.retries += attempt.retry_state.attempt_number > 1
                 async with self._governor.request(sum(row.tokens for row in part.rows)):
+                    if len(part.rows) > self.limits.rows:
+                        raise Outgrown
                     tally.requests += 1
                     if part.attempts > _ALONE or part.since is None:
                         part.since = self._governor.now()
@@ -140,19 +145,25 @@ class Worker:
                 tally.tokens += embedded.tokens
                 self._check_shape(embedded.vectors, len(part.rows))
                 self._governor.succeeded()
+                if self._notice and (words := cut_off(part.rows, embedded.tokens)):
+                    self._notice("silent_truncation", words)
                 return embedded
         raise AssertionError("tenacity re-raises the last error")
 
     def _give_up(self, state: RetryCallState, attempts: int, began: float) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, RateLimited):
-            idle = self._governor.now() - max(began, self._governor.last_success)
-            return max(idle, error.retry_after or 0.0) > self._patience.seconds
         if isinstance(error, BadReply):
-            attempts = min(attempts, _BAD_REPLIES)
-        return state.attempt_number >= attempts
+            return state.attempt_number >= min(attempts, _BAD_REPLIES)
+        idle = self._idle(began)
+        if isinstance(error, RateLimited):
+            return max(idle, error.retry_after or 0.0) > self._patience.seconds
+        return state.attempt_number >= attempts or idle >= self._patience.seconds
 
-    def _wait(self, state: RetryCallState) -> float:
+    def _idle(self, began: float) -> float:
+        """Seconds that the provider has stayed away, as seen by work that began then."""
+        return self._governor.now() - max(began, self._governor.last_success)
+
+    def _wait(self, state: RetryCallState, began: float) -> float:
         """Full-jitter exponential backoff (Brooker, 2015); a 429 makes all workers wait instead."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, TransientError) else None
@@ -164,7 +175,8 @@ class Worker:
             if seconds <= self._patience.seconds:
                 self._governor.limited(seconds, attempt=number, asked=bool(asked))
             return 0.0
-        return seconds
+        # The last try is when our patience ends, not long after it.
+        return min(seconds, max(0.0, self._patience.seconds - self._idle(began)))
 
     def _check_shape(self, vectors: Vectors, rows: int) -> None:
         if vectors.shape[0] != rows:
@@ -176,6 +188,12 @@ class Worker:
                 code="dimension_mismatch",
                 hint="check --model and --dimensions; not every server honours a shortened width",
             )
+
+    def _lives(self, part: Part, error: TransientError) -> bool:
+        """Whether the provider shows itself to be well while it fails this part."""
+        if part.alone and isinstance(error, BadReply):
+            return True  # it numbered and shaped the others' vectors well
+        return part.since is not None and self._governor.alive_since(part.since)
 
     def _isolate(self, part: Part, error: RejectedInput, tally: Tally) -> list[Part]:
         if len(part.rows) == 1:
@@ -214,7 +232,7 @@ class Worker:
         Raises:
             TransientError: It stayed away for longer than we wait, or answers nonsense.
         """
-        waited = self._governor.now() - max(began, self._governor.last_success)
+        waited = self._idle(began)
         if isinstance(error, BadReply) and others:
             return
         if isinstance(error, BadReply) or waited >= self._patience.seconds:
@@ -255,7 +273,8 @@ class Worker:
                 message = "the vector is all zero or not finite"
                 self._fail(unsound[0], "bad_vector", message, tally, tries=2)
             else:
-                again = [Part((row,), 1, part.rereads, alone=True) for row in unsound]
+                tries = min(_ALONE, self._patience.attempts)
+                again = [Part((row,), tries, part.rereads, alone=True) for row in unsound]
             rows = tuple(row for row, good in zip(rows, fit, strict=True) if good)
             vectors = vectors[fit]
         if not rows:

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     retry_if_exception,
     stop_after_delay,
     wait_random_exponential,
@@ -46,6 +47,7 @@ _AUTHENTICATION = re.compile(
     re.IGNORECASE,
 )
 _NO_DATABASE = re.compile(r"database \"([^\"]*)\" does not exist")
+_BACKOFF = wait_random_exponential(multiplier=0.2, max=10)
 _KEEPALIVE: dict[str, Any] = {
     # A silent peer is given up after about 11 s; a black hole must not hold a batch for longer.
     "connect_timeout": 10,
@@ -68,6 +70,12 @@ def passes(error: BaseException) -> bool:
     if not state:  # libpq saw the connection die and the server had no last word
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return state.startswith(_PASSING + _PASSING_LATER)
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the connection has ended or is of no more use, rather than none being free."""
+    state = sqlstate(error) or ("" if isinstance(error, PoolTimeout) else "08")
+    return passes(error) and state.startswith(("08", "57P0", "25006"))
 
 
 def of_the_row(error: BaseException) -> bool:
@@ -221,19 +229,33 @@ class Database:
         retrying = AsyncRetrying(
             retry=retry_if_exception(passes),
             stop=stop_after_delay(self._wait),
-            wait=wait_random_exponential(multiplier=0.2, max=10),
+            wait=self._pause,
             reraise=True,
         )
         try:
             async for attempt in retrying:
                 with attempt:
                     async with self._pool.connection() as connection:
-                        return await work(connection)
+                        return await self._using(connection, work)
         except (psycopg.Error, PoolTimeout) as error:
             if of_the_row(error):
                 raise
             raise meaning(error) from None
         raise AssertionError("tenacity re-raises the last error")
+
+    async def _using(self, connection: Connection, work: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            return await work(connection)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            await connection.close()  # after a failover only a new one finds the new server
+            raise
+
+    def _pause(self, state: RetryCallState) -> float:
+        """None after a connection that died while it lay idle: the next may be dead, or new."""
+        error = state.outcome.exception() if state.outcome else None
+        if error and lost(error) and state.attempt_number <= self._pool.max_size:
+            return 0.0
+        return _BACKOFF(state)
 
     async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """As `run`, for work that has no row of its own to blame.

@@ -28,6 +28,10 @@ class _Locked(Exception):  # noqa: N818  a signal within this module
     """Some rows of the batch are locked by somebody else."""
 
 
+class _TooSlow(Exception):  # noqa: N818  a signal within this module
+    """A limit on time ended the statement or the transaction: half as much may fit."""
+
+
 class ColumnSink:
     """Fills the vector column of the row itself."""
 
@@ -38,6 +42,8 @@ class ColumnSink:
     async def write(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
         try:
             written, restless = await self._update(rows, vectors, force=force)
+        except _TooSlow:
+            return await self._write_halves(rows, vectors, force=force)
         except psycopg.Error as error:
             if len(rows) == 1:
                 return Written(refused=(_refused(rows[0].key, error),))
@@ -53,7 +59,7 @@ class ColumnSink:
         )
 
     async def _write_halves(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
-        """The database refused the batch for one row's sake: find it, store the others."""
+        """The batch is too slow, or refused for one row's sake: find it, store the others."""
         middle = len(rows) // 2
         first = await self.write(rows[:middle], vectors[:middle], force=force)
         second = await self.write(rows[middle:], vectors[middle:], force=force)
@@ -85,6 +91,10 @@ class ColumnSink:
                 return await self._execute(connection, rows, vectors, force=force)
         except psycopg.errors.LockNotAvailable:
             raise _Locked from None
+        except (psycopg.errors.QueryCanceled, psycopg.errors.TransactionTimeout):
+            if len(rows) > 1:
+                raise _TooSlow from None
+            raise
 
     async def _store_around_locks(
         self, rows: Sequence[Row], vectors: Vectors, *, force: bool

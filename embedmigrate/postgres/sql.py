@@ -17,6 +17,8 @@ from embedmigrate.postgres.text import BLANK
 
 _PREFIX = 64
 """Characters looked at before a whole text is: most texts are told from blank by their start."""
+_IDLE_MS = 10_000
+"""Between two statements of one transaction; ours follow each other at once."""
 
 
 class Identifier(sql.Identifier):
@@ -260,11 +262,18 @@ def still_pending(t: Target) -> Composed:
 
 
 def transaction(*, statement_ms: int, lock_ms: int, read_only: bool = False) -> Composed:
-    """Begin, with limits that end with the transaction: session state breaks behind a pooler."""
-    return SQL("BEGIN{}; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}").format(
+    """Begin, with limits that end with the transaction: session state breaks behind a pooler.
+
+    One that we lose in the middle must not keep its rows locked until TCP gives up, in two hours.
+    """
+    return SQL(
+        "BEGIN{}; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
+        " SET LOCAL idle_in_transaction_session_timeout = {}"
+    ).format(
         SQL(" READ ONLY") if read_only else SQL(""),
         sql.Literal(statement_ms),
         sql.Literal(lock_ms),
+        sql.Literal(_IDLE_MS),
     )
 
 

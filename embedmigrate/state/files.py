@@ -5,7 +5,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from embedmigrate.errors import CheckpointError, LockedError
 from embedmigrate.secrets import redact_within
+from embedmigrate.state.atomic import read, write_atomically
 from embedmigrate.state.record import RunState
 
 _LOCK_PATIENCE = 0.4
@@ -37,11 +37,9 @@ class JobFiles:
         Raises:
             CheckpointError: It cannot be written safely.
         """
-        try:
+        with self._writing():
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_private()
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def _try_out(self) -> None:
         """Clear what killed runs left half written, and write once; only with the lock held.
@@ -49,14 +47,12 @@ class JobFiles:
         Before it is, such a file may be one that a live run is just about to rename.
         """
         probe, name = self.directory / f".{self.name}.probe", _escaped(self.name)
-        try:
+        with self._writing():
             for pattern in (f".{name}.json.*.tmp", f"..{name}.probe.*.tmp"):
                 for leftover in self.directory.glob(pattern):
                     leftover.unlink(missing_ok=True)
-            _write_atomically(probe, b"")
+            write_atomically(probe, b"")
             probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def inspect(self) -> None:
         """Would `prepare` find fault? Nothing is written.
@@ -64,7 +60,7 @@ class JobFiles:
         Raises:
             CheckpointError: It would.
         """
-        try:
+        with self._writing():
             above = (self.directory, *self.directory.absolute().parents)
             found = next(path for path in above if path.exists())
             if not found.is_dir():
@@ -73,8 +69,6 @@ class JobFiles:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if found == self.directory:
                 self._check_private()
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def _check_private(self) -> None:
         if self.directory.stat().st_mode & 0o022:
@@ -101,7 +95,7 @@ class JobFiles:
 
     def _load(self, path: Path) -> RunState | None:
         try:
-            content = _read(path)
+            content = read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -110,23 +104,22 @@ class JobFiles:
 
     def save(self, state: RunState) -> None:
         """Replace the state file: the old one or the new one is there, never half of one."""
-        try:
-            _write_atomically(self.state, state.encode())
-        except OSError as error:
-            raise self._unwritable(error) from None
+        with self._writing():
+            write_atomically(self.state, state.encode())
 
     def keep_previous(self) -> None:
         """Keep what the last run left, for the day on which the state file is damaged."""
-        with contextlib.suppress(FileNotFoundError):
-            _write_atomically(self.previous, _read(self.state))
+        with self._writing(), contextlib.suppress(FileNotFoundError):
+            write_atomically(self.previous, read(self.state))
 
     def put_aside(self, label: str) -> Path | None:
         """Rename the state file, so that nothing of it is lost."""
         aside = self.state.with_name(f"{self.state.name}.{label}-{int(time.time())}")
-        try:
-            self.state.rename(aside)
-        except FileNotFoundError:
-            return None
+        with self._writing():
+            try:
+                self.state.rename(aside)
+            except FileNotFoundError:
+                return None
         return aside
 
     @contextlib.contextmanager
@@ -152,7 +145,8 @@ class JobFiles:
             yield
         finally:
             self._held = None
-            os.close(fd)
+            with contextlib.suppress(OSError):  # the rows are stored: no reason to end otherwise
+                os.close(fd)
 
     def live(self) -> bool:
         """Whether a run is alive; a process number would not tell (containers, reuse)."""
@@ -193,12 +187,13 @@ class JobFiles:
 
     def ask(self, request: dict[str, Any]) -> None:
         """Leave a request for the live run."""
-        _write_atomically(self._control, json.dumps(request).encode())
+        with self._writing():
+            write_atomically(self._control, json.dumps(request).encode())
 
     def asked(self, run_id: str) -> dict[str, Any] | None:
         """The request left for this very run; one for an earlier run is no request."""
         try:
-            request = json.loads(_read(self._control))
+            request = json.loads(read(self._control))
         except (OSError, ValueError):
             return None
         if not isinstance(request, dict) or request.get("run_id") != run_id:
@@ -223,7 +218,7 @@ class JobFiles:
             CheckpointError: There is no report of that run.
         """
         try:
-            content = _read(self.error_report(run_id)).decode()
+            content = read(self.error_report(run_id)).decode()
         except OSError:
             raise CheckpointError(
                 f"no error report of run {run_id} in {self.directory}",
@@ -256,6 +251,14 @@ class JobFiles:
             hint="run as that user, or choose another directory with --state-dir",
         )
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever the disk refuses is the state directory's fault, and said of it."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def _unwritable(self, error: OSError) -> CheckpointError:
         return CheckpointError(
             f"the state directory {self.directory} cannot be written: {error.strerror}",
@@ -276,29 +279,3 @@ def _try_lock(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _read(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Temporary file, fsync, rename, fsync of the directory: after a crash, one whole version."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError
 
 FORMAT = "embedmigrate-state"
 VERSION = 1
 KEPT_ERRORS = 100
+_TARGET = {"table", "vector_column"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class RunState:
         if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
             raise _unusable(path, "was not written by embedmigrate", "checkpoint_foreign")
         version = body.pop("version", None)
-        if isinstance(version, int) and version > VERSION:
+        if type(version) is not int or version < 1:
+            raise _unusable(path, "is damaged: it has no version", "checkpoint_corrupt")
+        if version > VERSION:
             raise CheckpointError(
                 f"{path} was written by a newer embedmigrate (format {version}, this one knows "
                 f"{VERSION})",
@@ -74,11 +79,28 @@ class RunState:
             )
         if body.pop("checksum", None) != _checksum(body):
             raise _unusable(path, "is damaged: its checksum does not match", "checkpoint_corrupt")
-        names = {f.name for f in fields(cls)}
+        known = {f.name: f.type for f in fields(cls)}
+        kept = {name: value for name, value in body.items() if name in known}
         try:
-            return cls(**{name: value for name, value in body.items() if name in names})
+            state = cls(**kept)
         except TypeError:
             raise _unusable(path, "is damaged: fields are missing", "checkpoint_corrupt") from None
+        whole = all(_fits(value, known[name]) for name, value in kept.items())
+        if not whole or state.state not in list(State) or not state.target.keys() >= _TARGET:
+            raise _unusable(path, "is damaged: a field makes no sense", "checkpoint_corrupt")
+        return state
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value that was read is of the type that a field is declared with."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(v, parts[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, parts[1]) for v in value.values())
+    return kind is Any or isinstance(value, kind)
 
 
 def _checksum(body: dict[str, Any]) -> str:

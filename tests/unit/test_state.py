@@ -11,7 +11,7 @@ import string
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from embedmigrate.secrets import redact
 from embedmigrate.state import JobFiles, RunState, job_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STATE = RunState(
     run_id="run-1",
@@ -162,6 +162,62 @@ def test_a_file_with_a_right_checksum_but_missing_fields_is_damaged() -> None:
     ).encode()
     with pytest.raises(CheckpointError, match="fields are missing"):
         RunState.decode(content, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("state", "dreaming"),
+        ("pid", "5"),
+        ("progress", []),
+        ("cursor", [None]),
+        ("fingerprint", {"model": 5}),
+        ("target", {"table": "t"}),
+        ("errors", [5]),
+        ("exit_code", "0"),
+    ],
+)
+def test_a_field_of_another_type_is_damage_whatever_the_checksum(name: str, value: object) -> None:
+    from embedmigrate.state.record import FORMAT, VERSION, _checksum
+
+    body = asdict(STATE) | {name: value}
+    content = json.dumps(
+        {"format": FORMAT, "version": VERSION, "checksum": _checksum(body), **body}
+    ).encode()
+    with pytest.raises(CheckpointError, match="makes no sense"):
+        RunState.decode(content, "x")
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", None, True, 1.0])
+def test_a_version_that_never_was_is_damage(version: object) -> None:
+    body = json.loads(STATE.encode()) | {"version": version}
+    with pytest.raises(CheckpointError, match="version") as caught:
+        RunState.decode(json.dumps(body).encode(), "x")
+    assert caught.value.code == "checkpoint_corrupt"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda files: files.keep_previous(),
+        lambda files: files.put_aside("corrupt"),
+        lambda files: files.ask({"run_id": "run-1"}),
+    ],
+)
+def test_a_disk_that_refuses_is_no_bug(
+    files: JobFiles, monkeypatch: pytest.MonkeyPatch, write: Callable[[JobFiles], object]
+) -> None:
+    files.save(STATE)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(CheckpointError) as caught:
+        write(files)
+    assert caught.value.code == "state_dir_unwritable"
+    assert files.load() == STATE
 
 
 def test_the_run_before_is_there_when_the_last_one_is_damaged(files: JobFiles) -> None:

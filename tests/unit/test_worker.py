@@ -21,6 +21,7 @@ from embedmigrate.engine.model import (
     Waiting,
 )
 from embedmigrate.engine.pacing import Governor
+from embedmigrate.engine.parts import cut_off
 from embedmigrate.engine.worker import Patience, Worker
 from embedmigrate.errors import (
     BadReply,
@@ -829,3 +830,61 @@ def test_short_waits_may_be_asked_for_thousands_of_times() -> None:
     run(main())
 
     run(main())
+
+
+def test_bad_replies_to_a_text_alone_cost_its_row_and_not_the_run() -> None:
+    """A null where a vector should be is seen as such only beside the vectors of other texts."""
+
+    spoiled = MemoryTable.numbered(8).texts[("3",)]
+
+    async def main() -> None:
+        def answer(texts: Sequence[str]) -> Answer:
+            if list(texts) == [spoiled]:
+                return BadReply("the embeddings are empty", code="bad_reply")
+            if spoiled in texts:
+                found = embedded(texts, 4)
+                found.vectors[list(texts).index(spoiled)] = np.nan
+                return found
+            return None
+
+        bench = Bench(8, answer)
+        outcome = await bench()
+        assert outcome.finished
+        assert [f.key for f in outcome.failed] == [("3",)]
+        assert len(bench.table.vectors) == 7
+
+    run(main())
+
+
+def test_patience_ends_the_tries_of_a_server_that_fails_for_ever() -> None:
+    async def main() -> None:
+        bench = Bench(4, lambda _: failing(), patience=Patience(seconds=2.0))
+        outcome = await bench()
+        assert isinstance(outcome.error, TransientError)
+        assert loop_time() <= 3.0
+
+    run(main())
+
+
+def test_a_request_that_waited_while_the_limit_sank_is_halved_before_it_is_sent() -> None:
+    async def main() -> None:
+        def answer(texts: Sequence[str]) -> Answer:
+            if len(texts) > 10:
+                return RequestTooLarge("too large", code="request_too_large", status=413)
+            return None
+
+        bench = Bench(2048, answer, seconds=0.1)
+        await bench.all_at_once(256)
+        assert sum(len(texts) > 10 for texts in bench.embedder.requests) == 5
+        assert len(bench.table.vectors) == 2048
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "charged", "told"),
+    [(8192, 512, 1), (8192, 8192, 0), (8192, 6900, 0), (400, 100, 0), (8192, 0, 0)],
+)
+def test_texts_that_may_have_been_cut_off_are_told_of(tokens: int, charged: int, told: int) -> None:
+    row = Row(("1",), "text", b"", tokens)
+    assert bool(cut_off((row,), charged)) == told
