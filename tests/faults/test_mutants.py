@@ -6,7 +6,6 @@ from tests.faults.detection import MOST_ROUNDS, look_for
 from tests.faults.mutants import MUTANTS
 from tests.servers import PostgresServer
 
-
 pytestmark = pytest.mark.faults
 
 
