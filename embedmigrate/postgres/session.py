@@ -176,7 +176,7 @@ class Database:
             min_size=1,
             max_size=size,
             open=False,
-            timeout=15,
+            timeout=min(15.0, max(wait, 1.0)),
             reconnect_timeout=5,
             configure=_configure,
             # No prepared statements: behind a pooler the next statement meets another session.

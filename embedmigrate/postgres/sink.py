@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, LiteralString
 
 import psycopg
 
 from embedmigrate.engine.model import Failure, Key, Row, Written
 from embedmigrate.engine.vectors import Vectors
+from embedmigrate.errors import TargetError
 from embedmigrate.postgres import sql
+from embedmigrate.postgres.query import fetch_all
 from embedmigrate.postgres.session import (
     Connection,
     Database,
@@ -22,6 +25,10 @@ from embedmigrate.postgres.vectors import vector_array
 _LOCK_SECONDS = 1.0
 _LOCKED_TRIES = 30
 _LOCKED_PAUSE = 2.0
+_WIDTH: LiteralString = (
+    "SELECT atttypmod FROM pg_attribute"
+    " WHERE attrelid = %s::bigint::oid AND attname = %s AND NOT attisdropped"
+)
 
 
 class _Locked(Exception):  # noqa: N818  a signal within this module
@@ -30,6 +37,14 @@ class _Locked(Exception):  # noqa: N818  a signal within this module
 
 class _TooSlow(Exception):  # noqa: N818  a signal within this module
     """A limit on time ended the statement or the transaction: half as much may fit."""
+
+
+class _Edited(Exception):  # noqa: N818  a signal within this module
+    """A trigger gave rows another text in the very update: their vectors are of the old one."""
+
+    def __init__(self, keys: set[Key]) -> None:
+        super().__init__()
+        self.keys = keys
 
 
 class ColumnSink:
@@ -42,9 +57,12 @@ class ColumnSink:
     async def write(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
         try:
             written, restless = await self._update(rows, vectors, force=force)
+        except _Edited as edited:
+            return await self._write_others(edited.keys, rows, vectors, force=force)
         except _TooSlow:
             return await self._write_halves(rows, vectors, force=force)
         except psycopg.Error as error:
+            await self._check_width()
             if len(rows) == 1:
                 return Written(refused=(_refused(rows[0].key, error),))
             return await self._write_halves(rows, vectors, force=force)
@@ -70,6 +88,32 @@ class ColumnSink:
             first.changed + second.changed,
             first.refused + second.refused,
         )
+
+    async def _write_others(
+        self, edited: set[Key], rows: Sequence[Row], vectors: Vectors, *, force: bool
+    ) -> Written:
+        kept = [n for n, row in enumerate(rows) if row.key not in edited]
+        written = Written()
+        if kept:
+            written = await self.write([rows[n] for n in kept], vectors[kept], force=force)
+        refused = (_edited(row.key) for row in rows if row.key in edited)
+        return replace(written, refused=(*written.refused, *refused))
+
+    async def _check_width(self) -> None:
+        """The column may have been changed under the run: then it is not the row's fault.
+
+        Raises:
+            TargetError: It has another width by now.
+        """
+        t = self._target
+        values = (t.table_oid, t.vector_column)
+        found = await self._database.read(lambda c: fetch_all(c, _WIDTH, values))
+        if found and found[0][0] != t.dimensions:
+            raise TargetError(
+                f"{t.name}.{t.vector_column} has another width than when the run began",
+                code="target_changed",
+                hint="embedmigrate generate-all --dry-run",
+            )
 
     async def _update(
         self, rows: Sequence[Row], vectors: Vectors, *, force: bool
@@ -137,7 +181,10 @@ class ColumnSink:
             [row.digest for row in rows],
             vector_array(vectors, element=t.vector_type, oid=t.vector_oid),
         ]
-        done = await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+        found = await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+        if edited := {tuple(r[:-2]) for r in found if r[-1]}:
+            raise _Edited(edited)  # which takes the whole transaction back
+        done = [r[:-1] for r in found]
         if not t.undoable or not done:
             return done
         written = [tuple(r[:-1]) for r in done]
@@ -171,6 +218,11 @@ def _by_column(keys: Sequence[Key]) -> list[list[str]]:
 def _refused(key: Key, error: psycopg.Error) -> Failure:
     """By SQLSTATE only: the message may quote the row."""
     return Failure(key, "write_refused", f"the database refused the row ({sqlstate(error)})")
+
+
+def _edited(key: Key) -> Failure:
+    message = "a trigger edits the text whenever the row is written; nothing was stored"
+    return Failure(key, "trigger_edits_text", message)
 
 
 def _restless(key: Key) -> Failure:

@@ -213,16 +213,19 @@ def update(t: Target, *, force: bool) -> Composed:
     """Store vectors where the text is still the one embedded and the row still pending.
 
     Parameters, all binary: one text[] for each key column, bytea[] of SHA-256, vector[].
-    Returns the keys written, and whether a trigger has made the row pending again.
+    Returns the keys written, whether a trigger has made the row pending again, and whether one
+    has given it another text.
     """
-    assignments = [SQL("{} = _em_new._em_vector").format(Identifier(t.vector_column))]
+    # coalesce: a column that has become text would take a vector, but is not of one type with it.
+    vector = SQL("{} = coalesce(_em_new._em_vector, {})")
+    assignments: list[Composable] = [
+        vector.format(Identifier(t.vector_column), _column(t, t.vector_column))
+    ]
     if t.updated_at_column:
         now = SQL("now()") if _zoned(t.updated_at_type) else SQL("now() AT TIME ZONE 'UTC'")
         assignments.append(SQL("{} = {}").format(Identifier(t.updated_at_column), now))
-    guards: list[Composable] = [
-        _matches(t),
-        SQL("sha256(convert_to({}, 'UTF8')) = _em_new._em_digest").format(text(t)),
-    ]
+    digest = SQL("sha256(convert_to({}, 'UTF8'))").format(text(t))
+    guards: list[Composable] = [_matches(t), SQL("{} = _em_new._em_digest").format(digest)]
     if not force:
         guards.append(pending(t))
     given = join(
@@ -235,7 +238,7 @@ def update(t: Target, *, force: bool) -> Composed:
     names = join([*_key_aliases(t), Identifier("_em_digest"), Identifier("_em_vector")])
     return SQL(
         "UPDATE {table} SET {assignments} FROM unnest({given}) AS _em_new({names})"
-        " WHERE {guards} RETURNING {keys}, {pending}"
+        " WHERE {guards} RETURNING {keys}, {pending}, {digest} IS DISTINCT FROM _em_new._em_digest"
     ).format(
         table=table(t),
         assignments=join(assignments),
@@ -244,6 +247,7 @@ def update(t: Target, *, force: bool) -> Composed:
         guards=join(guards, " AND "),
         keys=_keys_as_text(t),
         pending=pending(t),
+        digest=digest,
     )
 
 

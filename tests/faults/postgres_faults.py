@@ -50,6 +50,7 @@ class Found:
 def fill(job: Job, rows: int, seed: object) -> None:
     """`articles` anew, with texts that no other run has sent."""
     with psycopg.connect(job.database.url, autocommit=True) as session:
+        session.execute("SET synchronous_commit = on")  # a crash shall not lose what it works on
         row = session.execute("SELECT to_regclass('articles') IS NULL").fetchone()
         if row and row[0]:
             tables.articles(session, 0)

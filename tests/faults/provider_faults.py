@@ -215,7 +215,7 @@ def _as_json(answer: object) -> bytes:
     return answer if isinstance(answer, bytes) else orjson.dumps(answer)
 
 
-@series("malformed-replies", rows=("P12", "P13", "P14", "P15", "P19"), short=3000, long=100_000)
+@series("malformed-replies", rows=("P12", "P13", "P14", "P15", "P19"), short=2000, long=100_000)
 def malformed_replies(rounds: int, seed: int) -> Outcome:
     """`rounds` vectors; 1 % of the replies are malformed, or as much as gives each kind a turn."""
     judge = Judge(seed)
@@ -253,7 +253,7 @@ def malformed_replies(rounds: int, seed: int) -> Outcome:
     return Outcome(rounds, figures, tuple(judge.broken))
 
 
-@series("one-bad-text", rows=("P9",), short=20, long=400)
+@series("one-bad-text", rows=("P9",), short=12, long=400)
 def one_bad_text(rounds: int, seed: int) -> Outcome:
     """`rounds` requests of 2,048 texts, each with one that is refused wherever it stands."""
     judge, chance, size = Judge(seed), random.Random(seed), 2048

@@ -53,18 +53,18 @@ CEILINGS: dict[str, Ceiling] = {
     "10 inputs, 400": Ceiling(
         inputs=10, refusal=_says(400, "batch size is invalid, it should not be larger than 10.")
     ),
-    "32 inputs, 422": Ceiling(
-        inputs=32, refusal=_says(422, "batch size 2048 > maximum allowed batch size 32")
-    ),
     "2 MB body": Ceiling({"max_body_bytes": 2_000_000}, bytes=3000),
     "300,000 tokens of four bytes": Ceiling({"max_tokens_per_request": 300_000}, bytes=3000),
     "300,000 tokens, emoji": Ceiling({"max_tokens_per_request": 100_000}, bytes=900, unit="🦉"),
+    "32 inputs, 422": Ceiling(
+        inputs=32, refusal=_says(422, "batch size 2048 > maximum allowed batch size 32")
+    ),
     "32 inputs, 413": Ceiling({"max_inputs": 32}),
     "64 inputs, 413": Ceiling(inputs=64, refusal=_says(413, "input batch size 2048 > 64")),
 }
 
 
-@series("too-large", rows=("P10",), short=4, long=5 * len(CEILINGS))
+@series("too-large", rows=("P10",), short=3, long=5 * len(CEILINGS))
 def too_large(rounds: int, seed: int) -> Outcome:
     """Requests of 2,048 texts against one ceiling after the other."""
     judge, chance = Judge(seed), random.Random(seed)
@@ -80,7 +80,7 @@ def too_large(rounds: int, seed: int) -> Outcome:
 
 
 def _under(ceiling: Ceiling, job: Job, judge: Judge, chance: random.Random) -> int:
-    rows = chance.randint(6200, 9000) if ceiling.bytes < 100 else chance.randint(2100, 4200)
+    rows = chance.randint(4100, 6200) if ceiling.bytes < 100 else chance.randint(2100, 4200)
     session = job.database.connect()
     session.execute("DROP TABLE IF EXISTS articles")
     tables.articles(session, rows, gaps=False)
@@ -114,7 +114,7 @@ def text_of_tokens(tokens: int, number: int, unit: str) -> str:
     return text
 
 
-@series("too-long", rows=("P11",), short=30, long=300)
+@series("too-long", rows=("P11",), short=15, long=300)
 def too_long(rounds: int, seed: int) -> Outcome:
     """Texts of 8,191, 8,192 and 8,193 tokens among others, under each policy, and for a model
     whose limit only the provider knows."""
@@ -188,7 +188,7 @@ def _policy(
         judge.holds(set(codes) == {"input_too_long"}, f"failed with {codes}")
 
 
-@series("silent-truncation", rows=("P20",), short=6, long=60)
+@series("silent-truncation", rows=("P20",), short=3, long=60)
 def silent_truncation(rounds: int, seed: int) -> Outcome:
     """Servers that read 512 tokens of each text and say so in `usage` only; and honest ones."""
     judge, chance = Judge(seed), random.Random(seed)
