@@ -7,6 +7,7 @@ from typing import Any
 
 from embedmigrate.engine.model import Key, Row
 from embedmigrate.postgres import sql
+from embedmigrate.postgres.durability import settle
 from embedmigrate.postgres.session import Connection, Database, transaction
 from embedmigrate.postgres.target import Target, TextKind
 from embedmigrate.postgres.text import readable
@@ -64,6 +65,7 @@ class TableSource:
         self._page_bytes = page_bytes
 
     async def rows(self, after: Key | None, *, force: bool) -> AsyncIterator[Row]:
+        await settle(self._database)
         cursor = after
         while True:
             page = await self._page(cursor, force=force)

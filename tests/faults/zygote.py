@@ -30,7 +30,11 @@ class Forked:
     folder: Path
 
     def output(self, name: str) -> str:
-        return (self.folder / f"{name}-{self.number}").read_text("utf-8", "replace")
+        """Empty also where it was killed before it had a place to write to."""
+        try:
+            return (self.folder / f"{name}-{self.number}").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
 
 
 class Zygote:
