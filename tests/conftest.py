@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -143,12 +143,31 @@ class Completed:
     stderr: str
 
 
+class Overheard(subprocess.Popen[str]):
+    """Keeps what `communicate` returns in a list as well."""
+
+    def __init__(self, heard: list[str], args: list[str], **more: Any) -> None:
+        self._heard = heard
+        super().__init__(args, **more)
+
+    def communicate(
+        self,
+        input: str | None = None,  # noqa: A002 - as in subprocess.Popen
+        timeout: float | None = None,
+    ) -> tuple[str, str]:
+        said = super().communicate(input, timeout)
+        self._heard += (text or "" for text in said)
+        return said
+
+
 class CommandLine:
     """Runs the tool as a process of its own in an environment with nothing but the basics."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
+        self.heard: list[str] = []
+        """All that was printed and read."""
         self._started: list[subprocess.Popen[str]] = []
 
     def __call__(
@@ -176,6 +195,7 @@ class CommandLine:
             # The exception's own message leaves out what the command printed.
             output = f"stdout: {late.stdout!r}\nstderr: {late.stderr!r}"
             raise TimeoutError(f"{args} ran for more than {timeout} s\n{output}") from None
+        self.heard += (done.stdout, done.stderr)
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def start(
@@ -185,7 +205,8 @@ class CommandLine:
         cwd: Path | None = None,
     ) -> subprocess.Popen[str]:
         """In a session of its own, which is killed when the test ends."""
-        process = subprocess.Popen(
+        process = Overheard(
+            self.heard,
             self.command(*args),
             env=self.environment(env),
             cwd=cwd or self.folder,

@@ -211,6 +211,11 @@ class Database:
         self._opened.append(connection)
         return connection
 
+    def disconnect(self) -> None:
+        """Closes what `connect` has given out."""
+        while self._opened:
+            self._opened.pop().close()
+
     def create_role(self, password: str) -> str:
         """A new role's name; roles belong to the whole server, so it is unique to the test."""
         role = f"{self.name}_role{len(self._roles)}"
@@ -220,8 +225,7 @@ class Database:
 
     def drop(self) -> None:
         """Also closes what `connect` has given out and drops what `create_role` has made."""
-        for connection in self._opened:
-            connection.close()
+        self.disconnect()
         self.server.drop_database(self.name)
         for role in self._roles:
             self.server.drop_role(role)

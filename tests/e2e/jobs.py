@@ -30,6 +30,9 @@ def shuffling(seed: int = 0) -> Callable[[Body], object]:
     return mangle
 
 
+KEY = "sk-test-0123456789"
+
+
 @dataclass(frozen=True)
 class Job:
     """Embeds `articles`, whose `body` gets eight dimensions, unless `options` say otherwise."""
@@ -46,7 +49,7 @@ class Job:
         width = {} if self.dimensions is None else {"EMBEDMIGRATE_DIMENSIONS": str(self.dimensions)}
         return {
             "DATABASE_URL": self.database.url,
-            "OPENAI_API_KEY": "sk-test-0123456789",
+            "OPENAI_API_KEY": KEY,
             "OPENAI_BASE_URL": self.provider.url,
             **width,
         }

@@ -6,6 +6,7 @@ By hand: `python -m tests.e2e.killing --rounds 1000 --seed 5` prints what it fou
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 import threading
@@ -46,6 +47,8 @@ class Found:
     edits: int = 0
     texts: int = 0
     leftovers: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    """State files that were no JSON after a kill."""
 
 
 class Writer:
@@ -156,6 +159,7 @@ def kill_rounds(
             before = job.provider.texts_sent
             _one_round(job, options, chance, found)
             found.lost.append(_lost(job, table, writer, before))
+            found.damaged += _damaged(job.cli.state_dir)
             if number % check_every == 0:
                 assert table.wrong() == []
                 found.checks += 1
@@ -188,6 +192,16 @@ def _one_round(job: Job, options: tuple[str, ...], chance: random.Random, found:
     else:
         found.ended_by_themselves += 1
     process.communicate()
+
+
+def _damaged(folder: Path) -> list[str]:
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            found.append(path.name)
+    return found
 
 
 def _lost(job: Job, table: Verifier, writer: Writer, before: Counter[str]) -> int:

@@ -3,13 +3,21 @@
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.conftest import CommandLine
 from tests.e2e.jobs import Job
+from tests.faults.canary import SEARCH, TALKATIVE
 from tests.provider import Provider
 from tests.servers import Database, PostgresServer
+
+
+class Talkative(CommandLine):
+    """Says as much as it can, so that there is something to search."""
+
+    def environment(self, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        return super().environment(TALKATIVE | dict(changes or {}))
 
 
 @contextlib.contextmanager
@@ -26,11 +34,12 @@ def arena(server: PostgresServer | None = None) -> Iterator[Job]:
         database = Database(name, mine.dsn(name), mine)
         with database.connect() as session:
             session.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        cli = CommandLine(Path(folder))
+        cli = Talkative(Path(folder))
         try:
             yield Job(cli, database, provider)
         finally:
             cli.kill_all()
+            SEARCH.look(cli)
             provider.sever()
             with contextlib.suppress(Exception):  # a series may have broken the server for good
                 database.drop()

@@ -93,7 +93,7 @@ def by_random_kills(job: Job, chance: random.Random) -> str:
 
 
 def by_killing_the_saver(job: Job, chance: random.Random) -> str:
-    """A process that saves its state all the time is killed in the middle of it."""
+    """A process that saves its state all the time is read, and killed, in the middle of it."""
     directory = job.cli.folder / "saves"
     directory.mkdir(mode=0o700, exist_ok=True)
     files = JobFiles(directory, "job")
@@ -105,13 +105,19 @@ def by_killing_the_saver(job: Job, chance: random.Random) -> str:
     )
     assert process.stdout
     process.stdout.readline()
-    time.sleep(chance.uniform(0.0, 0.1))
-    process.kill()
-    process.communicate()
+    until = time.monotonic() + chance.uniform(0.0, 0.1)
     try:
+        while time.monotonic() < until:  # as `status` does
+            files.load()
+        process.kill()
+        process.wait()
         return "" if files.load() else "no state file is left"
     except CheckpointError as damaged:
         return damaged.message
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def by_an_empty_account(job: Job, chance: random.Random) -> str:
@@ -204,6 +210,7 @@ def look_for(
             for number in range(1, (MOST_ROUNDS if mutated else clean_rounds) + 1):
                 if found := check(job, chance):
                     return number, found
+                job.database.disconnect()
         finally:
             cli.kill_all()
     return 0, ""

@@ -17,6 +17,8 @@ def random_kills(rounds: int, seed: int) -> Outcome:
         broken.append(f"the last run ended with {found.exit_code}, seed {seed}")
     if found.leftovers:
         broken.append(f"temporary files left: {found.leftovers}, seed {seed}")
+    if found.damaged:
+        broken.append(f"state files damaged: {found.damaged}, seed {seed}")
     if max(found.lost) > WORKERS * BATCH:
         broken.append(f"I4: {max(found.lost)} texts lost by one kill, seed {seed}")
     figures = {
@@ -24,6 +26,7 @@ def random_kills(rounds: int, seed: int) -> Outcome:
         "texts_sent": found.texts,
         "wrong_vectors": 0,
         "missing_at_exit_0": 0,
+        "damaged_state_files": len(found.damaged),
         "sent_again_by_one_kill_at_most": max(found.lost),
         "bound": WORKERS * BATCH,
     }

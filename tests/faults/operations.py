@@ -72,6 +72,7 @@ def pipes(rounds: int, seed: int) -> Outcome:
                 timeout=60,
                 check=False,
             )
+            job.cli.heard += (done.stdout, done.stderr)
             missing = len(supply.table.missing())
             if done.returncode or missing or "Traceback" in done.stderr:
                 words = f"exit {done.returncode}, {missing} missing: {done.stderr[-300:]}"

@@ -4,10 +4,12 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from tests.faults.canary import SEARCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,22 @@ def series(
     """Put a function `(rounds, seed) -> Outcome` into the table under `name`."""
 
     def register(run: Callable[[int, int], Outcome]) -> Callable[[int, int], Outcome]:
-        REGISTRY[name] = Series(name, rows, run, short, long)
+        REGISTRY[name] = Series(name, rows, _searched(run), short, long)
         return run
 
     return register
+
+
+def _searched(run: Callable[[int, int], Outcome]) -> Callable[[int, int], Outcome]:
+    """And what it printed and wrote is searched for what must not come out."""
+
+    def searched(rounds: int, seed: int) -> Outcome:
+        SEARCH.bytes, SEARCH.leaks = 0, []
+        outcome = run(rounds, seed)
+        figures = {**outcome.figures, "bytes_searched": SEARCH.bytes}
+        return replace(outcome, figures=figures, broken=(*outcome.broken, *SEARCH.leaks))
+
+    return searched
 
 
 @contextmanager

@@ -91,6 +91,7 @@ class Zygote:
             return None
         self._open.discard(forked.pid)
         done = Completed(code, forked.output("out"), forked.output("err"))
+        self._cli.heard += (done.stdout, done.stderr)
         for name in ("out", "err"):
             (forked.folder / f"{name}-{forked.number}").unlink()
         return done
