@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 
 
-@series("simultaneous-starts", rows=("S9", "S11"), short=2, long=25)
+@series("simultaneous-starts", rows=("S9", "S11"), short=2, long=200)
 def simultaneous_starts(rounds: int, seed: int) -> Outcome:
     """Eight at once: with one state directory, with eight of them, and without any lock."""
     broken, chance = list[str](), random.Random(seed)
