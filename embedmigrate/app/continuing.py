@@ -8,7 +8,7 @@ from embedmigrate.config.surroundings import state_directory
 from embedmigrate.engine.model import Key, Noticed
 from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError
-from embedmigrate.state import JobFiles, RunState, job_name
+from embedmigrate.state import JobFiles, RunState, job_name, network_file_system
 
 _UNFINISHED = {State.STOPPED, State.INTERRUPTED, State.FAILED, State.LIMIT_REACHED}
 
@@ -17,6 +17,18 @@ def job_files(loaded: Loaded) -> JobFiles:
     s = loaded.settings
     url = database_url(s.database_url)
     return JobFiles(state_directory(s), job_name(url, s.table, s.vector_column))
+
+
+def check_place(files: JobFiles) -> list[Noticed]:
+    """What is to be said of where the state directory is."""
+    kind = network_file_system(files.directory)
+    if kind is None:
+        return []
+    message = (
+        f"the state directory is on {kind}, where locks may not hold between machines: the lock in "
+        "the database keeps a second run out; --state-dir chooses a local one"
+    )
+    return [Noticed("state_dir_on_network", message)]
 
 
 def last_run(files: JobFiles, *, restart: bool) -> tuple[RunState | None, list[Noticed]]:

@@ -13,6 +13,7 @@ from embedmigrate import __version__
 from embedmigrate.app import planning
 from embedmigrate.app.continuing import (
     already_done,
+    check_place,
     failed_keys,
     job_files,
     last_run,
@@ -120,9 +121,7 @@ class GenerateAll:
         keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
-        for notice in notices:
-            self._audience.event(notice)
-        for notice in opening.warnings(selected):
+        for notice in (*notices, *check_place(files), *opening.warnings(selected)):
             self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from tests import tables
@@ -525,3 +526,41 @@ def test_a_text_that_changes_while_it_is_embedded(job: Job, session: Session) ->
     assert table.wrong() == ["14"]  # somebody else's, and left alone
     assert table.missing() == []
     assert job.sent() == 51
+
+
+@pytest.mark.parametrize("method", ["hnsw", "ivfflat"])
+def test_a_live_index_and_an_old_snapshot(job: Job, session: Session, method: str) -> None:
+    """Both make the run slow and the table big, neither makes it wrong; the first is said."""
+    tables.articles(session, 300, gaps=False)
+    session.execute(
+        f"CREATE INDEX near ON articles USING {method} (embedding vector_l2_ops)".encode()
+    )
+    table = Verifier(session)
+    with psycopg.connect(job.database.url) as reader:
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM articles")
+        done = ok(job.run("-v"))
+        seen = reader.execute("SELECT count(embedding) FROM articles").fetchone()
+    table.check()
+    assert seen == (0,)
+    assert f"{method} index near is live" in done.stderr
+    row = session.execute("SELECT id FROM articles ORDER BY embedding <-> %s LIMIT 1", (NEAR,))
+    assert row.fetchone()
+
+
+NEAR = "[1,0,0,0,0,0,0,0]"
+
+
+def test_a_trigger_that_edits_the_text(job: Job, session: Session) -> None:
+    """In the very update that stores the vector, which would be the one of another text."""
+    tables.articles(session, 40, gaps=False)
+    session.execute(
+        "CREATE FUNCTION edit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.id % 4 = 0 THEN NEW.body = upper(NEW.body); END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER edit BEFORE UPDATE ON articles FOR EACH ROW EXECUTE FUNCTION edit()"
+    )
+    table = Verifier(session)
+    ok(job.run(), 3)
+    table.check(without=[str(n) for n in range(4, 41, 4)])
+    assert job.sent_twice() == []
+    assert {line["code"] for line in report_of(job)} == {"trigger_edits_text"}

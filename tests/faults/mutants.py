@@ -230,7 +230,12 @@ def main() -> None:
     if mark != "--":
         raise SystemExit("usage: python -m tests.faults.mutants NAME[,NAME] -- COMMAND ...")
     for name in names.split(","):
-        (MUTANTS | AIDS)[name]()
+        if name.startswith("crash:"):
+            from tests.faults.crash_points import arm
+
+            arm(*name.split(":")[1:])
+        else:
+            (MUTANTS | AIDS)[name]()
     match command:
         case ["save-state", directory]:
             save_state(directory)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from embedmigrate.errors import CheckpointError, Exit, LockedError
 from embedmigrate.secrets import redact
-from embedmigrate.state import JobFiles, RunState, job_name
+from embedmigrate.state import JobFiles, RunState, job_name, network_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -574,3 +574,36 @@ def test_numbers_that_json_does_not_have_do_not_damage_the_state(value: float) -
     odd: dict[str, Any] = {"rows_per_second": value}
     loaded = RunState.decode(replace(STATE, progress=odd).encode(), "x")
     assert str(loaded.progress["rows_per_second"]) == str(value)
+
+
+MOUNTS = r"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /mnt/with\040space rw - nfs4 server:/export rw
+31 22 0:41 / /mnt rw shared:3 - tmpfs tmpfs rw
+32 22 0:42 / /home rw - ext4 /dev/sdb rw
+33 32 0:43 / /home rw - cifs //server/home rw
+34 22 0:44 / /data rw - fuse.sshfs me@host: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/mnt/with space/state", "nfs4"),
+        ("/mnt/without/state", None),
+        ("/mnt/with spaces", None),
+        ("/home/anna/state", "cifs"),
+        ("/data", "fuse.sshfs"),
+        ("/var/lib/state", None),
+    ],
+)
+def test_a_network_file_system_is_known_by_its_mount(
+    tmp_path: Path, place: str, kind: str | None
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+    assert network_file_system(Path(place), table) == kind
+
+
+def test_where_there_is_no_table_of_mounts_nothing_is_said(tmp_path: Path) -> None:
+    assert network_file_system(tmp_path, tmp_path / "none") is None
+    assert network_file_system(tmp_path) is None
