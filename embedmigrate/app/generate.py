@@ -30,6 +30,7 @@ from embedmigrate.engine.ports import Source
 from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
 from embedmigrate.postgres import census, lock
+from embedmigrate.postgres.durability import settle
 from embedmigrate.postgres.session import Database
 from embedmigrate.postgres.source import KeyedSource, TableSource
 from embedmigrate.state import JobFiles, RunState
@@ -192,22 +193,21 @@ class GenerateAll:
         self._save_end(keeper, ending)
         if counted and progress.rows_processed:
             try:
+                await settle(opening.database)
                 after = await planning.count(opening)
             except EmbedMigrateError:
                 counted = False
-        state, code = ending.state, ending.exit_code
         left = after.missing + after.stale
-        all_done = counted and not left and not start.force
-        if state is State.LIMIT_REACHED and code is Exit.OK and all_done:
-            state = State.COMPLETED
-            self._save_end(keeper, replace(ending, progress=replace(progress, state=state)))
+        if counted and not left and not start.force and _only_unsure(ending):
+            ending = _completed(ending)
+            self._save_end(keeper, ending)
         report = files.error_report(self.run_id)
         return Summary(
             run_id=self.run_id,
-            state=state,
-            exit_code=code,
+            state=ending.state,
+            exit_code=ending.exit_code,
             place=start.place,
-            progress=progress,
+            progress=ending.progress,
             before=start.counts,
             after=after,
             counted_after=counted,
@@ -216,7 +216,7 @@ class GenerateAll:
             new_rows_left=ending.new_rows_left,
             state_file=str(files.state),
             error_report=str(report) if report.exists() else None,
-            next_command=self._next(opening, state, progress.rows_failed),
+            next_command=self._next(opening, ending.state, progress.rows_failed),
             error=ending.error,
         )
 
@@ -241,6 +241,19 @@ class GenerateAll:
 
     def _notice(self, code: str, message: str) -> None:
         self._audience.event(Noticed(code, message))
+
+
+def _only_unsure(ending: Ending) -> bool:
+    """A limit was reached, or the last sweep still found rows: either may have been the last."""
+    if ending.progress.rows_failed:
+        return False
+    reached = ending.state is State.LIMIT_REACHED and ending.exit_code is Exit.OK
+    return reached or ending.new_rows_left
+
+
+def _completed(ending: Ending) -> Ending:
+    progress = replace(ending.progress, state=State.COMPLETED)
+    return Ending(State.COMPLETED, Exit.OK, progress, ending.error)
 
 
 def _added_up(before: Counts, stored: int, *, force: bool) -> Counts:

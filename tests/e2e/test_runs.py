@@ -564,3 +564,26 @@ def test_a_trigger_that_edits_the_text(job: Job, session: Session) -> None:
     table.check(without=[str(n) for n in range(4, 41, 4)])
     assert job.sent_twice() == []
     assert {line["code"] for line in report_of(job)} == {"trigger_edits_text"}
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_rows_that_the_last_sweep_found_may_have_been_the_last(
+    job: Job, session: Session, late: int
+) -> None:
+    """What counts is what is missing in the end: nothing, or the row of which nobody knew."""
+    tables.articles(session, 20, gaps=False)
+    table = Verifier(session)
+    coming = iter(range(1, late + 1))
+
+    def insert(text: str) -> bool:
+        """While the text of the row before is embedded, behind the cursor."""
+        if text.startswith(("Article 1 ", "late ")) and (n := next(coming, None)):
+            session.execute(
+                "INSERT INTO articles (id, title, body) VALUES (%s, '', %s)", (-n, f"late {n}")
+            )
+        return False
+
+    job.provider.reject = insert
+    done = ok(job.run("--max-sweeps", "1"), 0 if late == 1 else 3)
+    assert len(table.missing()) == late - 1
+    assert summary_of(done)["missing_after"] == str(late - 1)

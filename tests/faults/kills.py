@@ -7,6 +7,8 @@ from tests.faults.series import Outcome, series
 
 @series("random-kills", rows=("S1", "S13", "C1", "C2", "C3", "C4"), short=50, long=1000)
 def random_kills(rounds: int, seed: int) -> Outcome:
+    """SIGKILL at random moments, while an application edits, deletes, inserts and takes vectors
+    away and 5 % of the requests fail; every stored vector is looked at after every fifth one."""
     with arena() as job:
         try:
             found = kill_rounds(job, rounds=rounds, seed=seed)

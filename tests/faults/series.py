@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def series(
 def _searched(run: Callable[[int, int], Outcome]) -> Callable[[int, int], Outcome]:
     """And what it printed and wrote is searched for what must not come out."""
 
+    @wraps(run)
     def searched(rounds: int, seed: int) -> Outcome:
         SEARCH.bytes, SEARCH.leaks = 0, []
         outcome = run(rounds, seed)

@@ -60,6 +60,17 @@ def test_the_reference_is_up_to_date(page: Path) -> None:
     assert generate().render(text) == text, "run: python docs/generate.py"
 
 
+def test_the_figures_of_the_faults_are_those_that_were_kept() -> None:
+    page = (DOCS / "reliability.md").read_text("utf-8")
+    assert _script("reliability").render(page) == page, "run: python docs/reliability.py"
+
+
+def test_no_series_is_published_with_a_failure() -> None:
+    kept = _script("reliability").measured()
+    assert [name for name, line in kept.items() if line.get("broken")] == []
+    assert [name for name, line in kept.items() if line.get("wrong_without_it")] == []
+
+
 def test_every_command_and_option_is_documented() -> None:
     page = (DOCS / "reference" / "cli.md").read_text("utf-8")
     sections = dict(
