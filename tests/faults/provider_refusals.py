@@ -215,6 +215,7 @@ def provider_refusals(rounds: int, seed: int) -> Outcome:
                         return
                     name = turns.pop()
                 seconds, refused = _one(job, name, judge)
+                job.database.disconnect()
                 with lock:
                     known = figures.setdefault(name, {"seconds_at_most": 0, "refused_at_most": 0})
                     known["seconds_at_most"] = max(known["seconds_at_most"], round(seconds, 1))

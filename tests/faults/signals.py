@@ -56,14 +56,11 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> bool:
 
 
 def sessions(job: Job) -> int:
-    row = (
-        job.database.connect()
-        .execute(
+    with job.database.connect() as session:
+        row = session.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'embedmigrate%'"
             " AND datname = current_database()"
-        )
-        .fetchone()
-    )
+        ).fetchone()
     return int(row[0]) if row else 0
 
 

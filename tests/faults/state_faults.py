@@ -41,9 +41,10 @@ def simultaneous_starts(rounds: int, seed: int) -> Outcome:
             for wrong in _one_winner(job, locked, apart=apart):
                 broken.append(f"round {number}, {apart=}, seed {seed}: {wrong}")
             supply.refill(300)
-            writer = Writer(job.database.connect(), supply.rows, chance.randrange(10**6))
+            session = job.database.connect()
+            writer = Writer(session, supply.rows, chance.randrange(10**6))
             writer._behind = -1000 * number
-            with writer:
+            with session, writer:
                 for wrong in _overlapping(job, unlocked, writer):
                     broken.append(f"round {number} without locks, seed {seed}: {wrong}")
             edits += writer.edits
