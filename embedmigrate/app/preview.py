@@ -25,6 +25,7 @@ from embedmigrate.state import RunState
 Step = Callable[[], Awaitable[str]]
 
 _NEEDS = {
+    "repetition": "plan",
     "target": "connect",
     "model": "target",
     "privileges": "target",
@@ -60,6 +61,7 @@ class Preview:
             "checkpoint": self._checkpoint,
             "other run": self._other_run,
             "plan": self._plan,
+            "repetition": self._repeated,
         }
         if self._opening.settings.probe:
             steps["probe"] = self._probe
@@ -149,6 +151,20 @@ class Preview:
         planning.check_budget(opening, planned)
         start = f"after id {key_text(self._after)}" if self._after else "at the first row"
         return f"would start {start}"
+
+    async def _repeated(self) -> str:
+        """Before `--limit`, which takes whatever comes first."""
+        s, planned = self._opening.settings, self._estimate
+        if s.retry_failed or not planned or not self._selected:
+            return "not counted"
+        found = await census.repeated(self._opening.database, self._opening.target, force=s.force)
+        if not found:
+            return "no text occurs twice"
+        tokens = round(planned.tokens / planned.rows * found)
+        return (
+            f"{found:,} texts occur before in the table; those that the run still remembers "
+            f"are not sent again: up to {tokens:,} tokens less"
+        )
 
     async def _probe(self) -> str:
         """One short text: the only request that a dry run makes, and only when it is told to."""

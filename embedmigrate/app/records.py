@@ -44,6 +44,7 @@ def as_json(progress: "Progress") -> dict[str, Any]:
         "done_ratio": round(progress.done_ratio, 6),
         "requests": progress.requests,
         "retries": progress.retries,
+        "texts_reused": progress.texts_reused,
         "tokens": progress.tokens,
         "cost_usd": progress.cost_usd,
         "rows_per_second": round(progress.rows_per_second, 2),

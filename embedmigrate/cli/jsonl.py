@@ -139,6 +139,7 @@ def summary(s: Summary) -> str:
             "after": coverage(s.after),
             "requests": p.requests,
             "retries": p.retries,
+            "texts_reused": p.texts_reused,
             "tokens": p.tokens,
             "cost_usd": p.cost_usd,
             "duration_seconds": round(p.elapsed_seconds, 3),

@@ -142,6 +142,8 @@ def _spent(p: Progress) -> str:
     parts.append(wording.plural(p.requests, "request"))
     if p.retries:
         parts.append(f"{wording.number(p.retries)} retried")
+    if p.texts_reused:
+        parts.append(f"{wording.number(p.texts_reused)} repeated texts not sent again")
     if p.rows_processed and p.elapsed_seconds:
         parts.append(f"{p.rows_processed / p.elapsed_seconds:,.1f} rows/s")
     return " · ".join(parts)

@@ -83,6 +83,7 @@ class Ledger:
             tokens=p.tokens + outcome.tokens,
             requests=p.requests + outcome.requests,
             retries=p.retries + outcome.retries,
+            texts_reused=p.texts_reused + outcome.reused,
         )
         self._advance(outcome)
         self._sample()

@@ -95,6 +95,7 @@ class Outcome:
     tokens: int = 0
     requests: int = 0
     retries: int = 0
+    reused: int = 0
     error: EmbedMigrateError | None = None
 
 
@@ -124,6 +125,7 @@ class Progress:
     rows_skipped: int = 0
     requests: int = 0
     retries: int = 0
+    texts_reused: int = 0
     tokens: int = 0
     cost_usd: float | None = None
     rows_per_second: float = 0.0

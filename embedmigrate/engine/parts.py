@@ -14,8 +14,13 @@ _LONG = 400
 _UNLIKELY = 1.2
 
 
-def cut_off(rows: Rows, charged: int) -> str | None:
-    """What to tell where far fewer tokens were charged than an exact count has, else None."""
+def cut_off(rows: Rows, charged: int, saved: int) -> str | None:
+    """What to tell where far fewer tokens were charged than an exact count has, else None.
+
+    Nothing can be told where texts were `saved`: the rows' tokens were not all sent.
+    """
+    if saved:
+        return None
     counted = sum(row.tokens for row in rows)
     long = any(row.tokens > _LONG for row in rows)
     if not charged or not long or counted <= charged * _UNLIKELY:
@@ -34,6 +39,7 @@ class Tally:
     tokens: int = 0
     requests: int = 0
     retries: int = 0
+    reused: int = 0
 
     def add(self, written: Written) -> None:
         self.stored += written.stored
@@ -55,6 +61,7 @@ class Tally:
             self.tokens,
             self.requests,
             self.retries,
+            self.reused,
             error,
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from embedmigrate.engine.memory import Memory, Question
 from embedmigrate.engine.model import (
     Batch,
     Embedded,
@@ -80,6 +81,7 @@ class Worker:
         self._patience = patience
         self._jitter = jitter
         self._notice = notice
+        self._memory = Memory()
         self._ever_stored = False
         self._refused_in_a_row = 0
         self._most_rows = limits.rows
@@ -125,6 +127,10 @@ class Worker:
     async def _ask(self, part: Part, tally: Tally) -> Embedded:
         """One request, repeated while its error may pass; the reply is checked for its shape."""
         began = self._governor.now()
+        question = Question(self._memory, [row.text for row in part.rows])
+        if not question.texts:
+            tally.reused += question.saved
+            return Embedded(question.answer(), 0)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=lambda state: self._give_up(state, part.attempts, began),
@@ -141,13 +147,14 @@ class Worker:
                     tally.requests += 1
                     if part.attempts > _ALONE or part.since is None:
                         part.since = self._governor.now()
-                    embedded = await self._embedder.embed([row.text for row in part.rows])
+                    embedded = await self._embedder.embed(question.texts)
                 tally.tokens += embedded.tokens
-                self._check_shape(embedded.vectors, len(part.rows))
+                self._check_shape(embedded.vectors, len(question.texts))
                 self._governor.succeeded()
-                if self._notice and (words := cut_off(part.rows, embedded.tokens)):
+                if self._notice and (words := cut_off(part.rows, embedded.tokens, question.saved)):
                     self._notice("silent_truncation", words)
-                return embedded
+                tally.reused += question.saved
+                return replace(embedded, vectors=question.answer(embedded.vectors))
         raise AssertionError("tenacity re-raises the last error")
 
     def _give_up(self, state: RetryCallState, attempts: int, began: float) -> bool:

@@ -74,6 +74,11 @@ async def selected(database: Database, t: Target, *, after: Key | None, force: b
     return int((await _fetch(database, statement, values))[0][0])
 
 
+async def repeated(database: Database, t: Target, *, force: bool) -> int:
+    """Rows that a run would take and whose text it would have embedded already."""
+    return int((await _fetch(database, counting.repeated(t, force=force)))[0][0])
+
+
 async def sample_texts(
     database: Database, t: Target, *, rows: int, total: int, force: bool
 ) -> list[str]:

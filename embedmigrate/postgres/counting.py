@@ -45,6 +45,14 @@ def count_selected(t: Target, *, after: bool, force: bool) -> Composed:
     return SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(table(t), eligible(t), taken)
 
 
+def repeated(t: Target, *, force: bool) -> Composed:
+    """Rows that a run would take and whose text another of them has: all but the first."""
+    taken: Composable = SQL("true") if force else pending(t)
+    return SQL(
+        "SELECT count(*) - count(DISTINCT sha256(convert_to({}, 'UTF8'))) FROM {} WHERE {} AND {}"
+    ).format(text(t), table(t), eligible(t), taken)
+
+
 def sample(t: Target, *, force: bool, percent: float | None) -> Composed:
     """Source texts of about `percent` of the table's blocks, or of any first rows; parameter: most.
 

@@ -587,3 +587,17 @@ def test_rows_that_the_last_sweep_found_may_have_been_the_last(
     done = ok(job.run("--max-sweeps", "1"), 0 if late == 1 else 3)
     assert len(table.missing()) == late - 1
     assert summary_of(done)["missing_after"] == str(late - 1)
+
+
+def test_the_same_text_is_paid_for_once(job: Job, session: Session) -> None:
+    """In one batch and in many; the dry run says so beforehand, the summary afterwards."""
+    tables.articles(session, 200, gaps=False)
+    session.execute("UPDATE articles SET body = 'Apply within ' || id % 5 WHERE id > 100")
+    table = Verifier(session)
+    planned = ok(job.run("--dry-run"))
+    assert "95 texts occur before in the table" in planned.stdout
+    done = ok(job.run("--batch-size", "10", "--concurrency", "1", "--json"))
+    table.check()
+    assert job.sent_twice() == []
+    assert job.sent() == 105
+    assert json.loads(done.stdout.splitlines()[-1])["texts_reused"] == 95

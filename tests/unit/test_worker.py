@@ -883,9 +883,18 @@ def test_a_request_that_waited_while_the_limit_sank_is_halved_before_it_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "charged", "told"),
-    [(8192, 512, 1), (8192, 8192, 0), (8192, 6900, 0), (400, 100, 0), (8192, 0, 0)],
+    ("tokens", "charged", "saved", "told"),
+    [
+        (8192, 512, 0, 1),
+        (8192, 8192, 0, 0),
+        (8192, 6900, 0, 0),
+        (400, 100, 0, 0),
+        (8192, 0, 0, 0),
+        (8192, 512, 1, 0),
+    ],
 )
-def test_texts_that_may_have_been_cut_off_are_told_of(tokens: int, charged: int, told: int) -> None:
+def test_texts_that_may_have_been_cut_off_are_told_of(
+    tokens: int, charged: int, saved: int, told: int
+) -> None:
     row = Row(("1",), "text", b"", tokens)
-    assert bool(cut_off((row,), charged)) == told
+    assert bool(cut_off((row,), charged, saved)) == told

@@ -1,0 +1,56 @@
+"""The same text is asked for once, and its vector is the right one wherever it stands."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedmigrate.engine.memory import Memory, Question
+from tests.provider import vector_of
+
+WIDTH = 8
+TEXTS = st.lists(st.text(max_size=3), min_size=1, max_size=30)
+
+
+def _vectors(texts: list[str]) -> np.typing.NDArray[np.float32]:
+    return np.stack([vector_of(text, WIDTH) for text in texts]).astype(np.float32)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.integers(0, 20))
+def test_every_text_gets_its_own_vector_and_none_is_sent_twice_in_a_request(
+    requests: list[list[str]], room: int
+) -> None:
+    memory = Memory(most_bytes=room * WIDTH * 4)
+    for texts in requests:
+        question = Question(memory, texts)
+        assert len(set(question.texts)) == len(question.texts)
+        assert set(question.texts) <= set(texts)
+        assert question.saved == len(texts) - len(question.texts)
+        found = question.answer(_vectors(question.texts) if question.texts else None)
+        assert np.array_equal(found, _vectors(texts))
+        assert memory._bytes <= room * WIDTH * 4
+        assert memory._bytes == sum(v.nbytes for v in memory._kept.values())
+
+
+def test_a_text_that_was_embedded_is_not_sent_again() -> None:
+    memory = Memory()
+    Question(memory, ["a", "b"]).answer(_vectors(["a", "b"]))
+    question = Question(memory, ["b", "c", "a", "c"])
+    assert question.texts == ["c"]
+    assert question.saved == 3
+
+
+def test_an_unsound_vector_is_not_remembered() -> None:
+    memory = Memory()
+    vectors = _vectors(["a", "b"])
+    vectors[0] = 0
+    Question(memory, ["a", "b"]).answer(vectors)
+    assert Question(memory, ["a", "b"]).texts == ["a"]
+
+
+def test_what_was_used_last_stays() -> None:
+    memory = Memory(most_bytes=2 * WIDTH * 4)
+    Question(memory, ["a", "b"]).answer(_vectors(["a", "b"]))
+    Question(memory, ["a", "c"]).answer(_vectors(["c"]))
+    assert Question(memory, ["a", "b", "c"]).texts == ["b"]
