@@ -136,7 +136,7 @@ class JobFiles:
             raise self._unwritable(error) from None
         try:
             deadline = time.monotonic() + _LOCK_PATIENCE
-            while not _try_lock(fd, fcntl.LOCK_EX):
+            while not self._try_lock(fd, fcntl.LOCK_EX):
                 if time.monotonic() >= deadline:
                     raise self._held_by()
                 time.sleep(0.05)
@@ -157,7 +157,7 @@ class JobFiles:
         except OSError as error:
             raise self._unreadable(self._lock, error) from None
         try:
-            return not _try_lock(fd, fcntl.LOCK_SH)
+            return not self._try_lock(fd, fcntl.LOCK_SH)
         finally:
             os.close(fd)
 
@@ -251,6 +251,15 @@ class JobFiles:
             hint="run as that user, or choose another directory with --state-dir",
         )
 
+    def _try_lock(self, fd: int, kind: int) -> bool:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # as of a network file system without a lock server
+            raise self._unwritable(error) from None
+        return True
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Whatever the disk refuses is the state directory's fault, and said of it."""
@@ -271,11 +280,3 @@ class JobFiles:
 def _escaped(name: str) -> str:
     """For glob, in which brackets mean something."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

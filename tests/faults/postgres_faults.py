@@ -34,6 +34,7 @@ class Found:
     runs: int = 0
     texts: int = 0
     twice: int = 0
+    unfinished: int = 0
     broken: list[str] = field(default_factory=list)
 
     def outcome(self, **more: object) -> Outcome:
@@ -94,8 +95,20 @@ def under_faults(
     pause: Callable[[], float],
     from_start: bool = False,
     rows: int = ROWS,
+    again: bool = False,
 ) -> Found:
-    """Runs after runs, with `fault` in the middle of each, until there were `rounds` of them."""
+    """Runs after runs, with `fault` in the middle of each, until there were `rounds` of them.
+
+    Args:
+        job: The arena's.
+        fault: Brings it about, and says how often.
+        rounds: Faults in all.
+        seed: For the words of what was broken.
+        pause: Seconds between two faults.
+        from_start: Whether the first one may come before the first request.
+        rows: Of the table.
+        again: A run that says with 3 that rows are left may be followed by one without faults.
+    """
     found = Found()
     while found.faults < rounds and len(found.broken) < 5:
         fill(job, rows, f"{seed}.{found.runs}")
@@ -109,6 +122,10 @@ def under_faults(
             time.sleep(pause())
         out, err = process.communicate(timeout=120)
         where = f"run {found.runs}, seed {seed}"
+        if again and process.returncode == 3:
+            found.unfinished += 1
+            done = job.run(*SLOW)
+            process.returncode, out, err = done.returncode, done.stdout, done.stderr
         judge(job, process.returncode, out + err, found, where)
         if others_of(job) != before:
             found.broken.append(f"I3: other columns changed, {where}")
@@ -192,10 +209,12 @@ def postmaster_killed(rounds: int, seed: int) -> Outcome:
                 rounds=-(-rounds // 2),
                 seed=seed,
                 pause=lambda: chance.uniform(0.3, 1.2),
+                again=mode == "off",  # there are more crashes in a run than it has sweeps
             )
             if mode == "on":
                 nothing_twice(found)
             else:
+                figures["runs_that_ended_with_3_and_were_repeated"] = found.unfinished
                 figures |= _crash_after_the_end(job, server, total, seed)
         figures[f"lost_and_sent_again_with_{mode}"] = found.twice
         total.faults += found.faults

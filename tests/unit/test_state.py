@@ -220,6 +220,18 @@ def test_a_disk_that_refuses_is_no_bug(
     assert files.load() == STATE
 
 
+def test_a_file_system_without_locks_is_no_bug(
+    files: JobFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(CheckpointError, match="No locks available") as caught, files.locked():
+        pytest.fail("it was taken for locked")
+    assert caught.value.code == "state_dir_unwritable"
+
+
 def test_the_run_before_is_there_when_the_last_one_is_damaged(files: JobFiles) -> None:
     assert files.load_previous() is None
     files.save(STATE)
