@@ -206,7 +206,7 @@ class Code:
 
 
 _ROWS = (errors.RejectedInput, errors.TransientError)
-_NOTICES = {"Noticed", "notice", "_notice"}
+_NOTICES = {"Noticed", "notice", "_notice", "_once"}
 _PASSED_ON = ("state_dir_unwritable",)
 """Errors of the last save, which end nothing any more: shown as notices, under their own codes."""
 

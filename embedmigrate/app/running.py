@@ -9,7 +9,7 @@ from embedmigrate.app.opening import Opening
 from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
 from embedmigrate.embedders import open_embedder
-from embedmigrate.embedders.tokens import TokenCounter
+from embedmigrate.embedders.tokens import Sampled, TokenCounter
 from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -24,6 +24,7 @@ from embedmigrate.engine.model import (
     Waiting,
 )
 from embedmigrate.engine.pacing import Governor
+from embedmigrate.engine.parts import Rows, cut_off
 from embedmigrate.engine.ports import Embedder, Source
 from embedmigrate.engine.states import State
 from embedmigrate.engine.worker import Patience, Worker
@@ -61,8 +62,12 @@ class EngineRun:
         self._ledger = ledger
         self._audience = audience
         self._noticed: set[str] = set()
-        policy = OnTooLong(opening.settings.on_too_long)
-        self._intake = Intake(counter, counter.truncate, counter.exact, policy)
+        self._counter = counter
+        s, limit = opening.settings, opening.choice.limits.text_tokens
+        # A budget is kept by numbers that are never too low.
+        count = Sampled(counter, limit) if s.max_cost is None else counter
+        policy = OnTooLong(s.on_too_long)
+        self._intake = Intake(count, counter.truncate, counter.exact, policy)
 
     async def perform(self, source: Source, after: Key | None) -> Ending:
         opening, s = self._opening, self._opening.settings
@@ -103,7 +108,7 @@ class EngineRun:
             limits=opening.choice.limits,
             admit=lambda row: self._intake.admit(row, text_tokens),
             patience=Patience(s.retries, s.max_wait),
-            notice=self._once if self._intake.exact else None,
+            answered=self._answered if self._counter.exact else None,
         )
 
     def _selection(self, after: Key | None) -> Selection:
@@ -152,6 +157,12 @@ class EngineRun:
         self._audience.event(event)
         if isinstance(event, Waiting | Resumed):
             self._audience.event(Advanced(self._ledger.progress))
+
+    def _answered(self, rows: Rows, charged: int, saved: int) -> None:
+        if "silent_truncation" in self._noticed:
+            return
+        if words := cut_off(rows, charged, saved, self._counter):
+            self._once("silent_truncation", words)
 
     def _once(self, code: str, message: str) -> None:
         if code not in self._noticed:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
 _SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 _PATIENCE = 2.0
+_SAMPLE = 1000
 _SLICE = 50_000
 """Characters at once; the time for a run of one character grows faster than its length."""
 
@@ -74,6 +75,38 @@ class _Vocabulary:
         lengths = range(tokens, -1, -1)
         beginnings = (self._decode(kept[:length], errors="ignore") for length in lengths)
         return next(beginning for beginning in beginnings if self(beginning) <= tokens)
+
+
+class Sampled:
+    """Counts a thousand texts exactly, and those that may be too long; of the others the bytes.
+
+    An exact count costs about 90 µs for each kB. No token is shorter than a byte, so a text of no
+    more bytes than the limit has tokens is within it; for the rate, the plan and the size of a
+    request the ratio of the texts that were counted is good enough.
+
+    Args:
+        counter: The exact one.
+        limit: Tokens of one text, if there is a limit.
+    """
+
+    def __init__(self, counter: TokenCounter, limit: int | None) -> None:
+        self.name = counter.name
+        self.exact = counter.exact
+        self.truncate = counter.truncate
+        self._counter = counter
+        self._limit = limit
+        self._left = _SAMPLE
+        self._tokens = self._bytes = 0
+
+    def __call__(self, text: str) -> int:
+        size = len(text.encode("utf-8", "replace"))
+        if self._left or (self._limit is not None and size > self._limit):
+            self._left = max(0, self._left - 1)
+            tokens = self._counter(text)
+            self._tokens += tokens
+            self._bytes += size
+            return tokens
+        return min(size, -(-size * self._tokens // max(1, self._bytes)))
 
 
 def _slices(text: str) -> Iterator[str]:

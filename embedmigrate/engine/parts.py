@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from embedmigrate.engine.model import Batch, Failure, Outcome, Row, Written
+from embedmigrate.engine.model import Batch, CountTokens, Failure, Outcome, Row, Written
 from embedmigrate.errors import EmbedMigrateError
 
 Rows: TypeAlias = tuple[Row, ...]
@@ -14,16 +14,19 @@ _LONG = 400
 _UNLIKELY = 1.2
 
 
-def cut_off(rows: Rows, charged: int, saved: int) -> str | None:
-    """What to tell where far fewer tokens were charged than an exact count has, else None.
+def cut_off(rows: Rows, charged: int, saved: int, count: CountTokens) -> str | None:
+    """What to tell where far fewer tokens were charged than an exact `count` has, else None.
 
     Nothing can be told where texts were `saved`: the rows' tokens were not all sent.
     """
-    if saved:
-        return None
-    counted = sum(row.tokens for row in rows)
     long = any(row.tokens > _LONG for row in rows)
-    if not charged or not long or counted <= charged * _UNLIKELY:
+    if saved or not charged or not long:
+        return None
+    # The rows' own numbers may be estimates: enough for a suspicion, and not to accuse anybody.
+    if sum(row.tokens for row in rows) <= charged * _UNLIKELY:
+        return None
+    counted = sum(count(row.text) for row in rows)
+    if counted <= charged * _UNLIKELY:
         return None
     return f"the provider charged {charged} tokens for {counted}: it may cut long texts off"
 

@@ -16,7 +16,7 @@ from embedmigrate.engine.model import (
     Row,
 )
 from embedmigrate.engine.pacing import Abandoned, Governor
-from embedmigrate.engine.parts import Outgrown, Part, Tally, cut_off
+from embedmigrate.engine.parts import Outgrown, Part, Rows, Tally
 from embedmigrate.engine.ports import Embedder, Sink
 from embedmigrate.engine.vectors import Vectors, sound
 from embedmigrate.errors import (
@@ -71,7 +71,7 @@ class Worker:
         admit: Callable[[Row], Row | Failure],
         patience: Patience,
         jitter: Callable[[], float] = random.random,
-        notice: Callable[[str, str], None] | None = None,
+        answered: Callable[[Rows, int, int], None] | None = None,
     ) -> None:
         self.limits = limits
         self._embedder = embedder
@@ -80,7 +80,7 @@ class Worker:
         self._admit = admit
         self._patience = patience
         self._jitter = jitter
-        self._notice = notice
+        self._answered = answered
         self._memory = Memory()
         self._ever_stored = False
         self._refused_in_a_row = 0
@@ -151,8 +151,8 @@ class Worker:
                 tally.tokens += embedded.tokens
                 self._check_shape(embedded.vectors, len(question.texts))
                 self._governor.succeeded()
-                if self._notice and (words := cut_off(part.rows, embedded.tokens, question.saved)):
-                    self._notice("silent_truncation", words)
+                if self._answered:
+                    self._answered(part.rows, embedded.tokens, question.saved)
                 tally.reused += question.saved
                 return replace(embedded, vectors=question.answer(embedded.vectors))
         raise AssertionError("tenacity re-raises the last error")

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedmigrate.embedders import tokens
-from embedmigrate.embedders.tokens import token_counter
+from embedmigrate.embedders.tokens import Sampled, token_counter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,3 +158,26 @@ def test_importing_the_module_is_light() -> None:
     code = "import sys, embedmigrate.embedders.tokens; print('tiktoken' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+TEXTS = st.lists(st.text(max_size=200), max_size=20)
+
+
+@given(TEXTS, st.text(max_size=400), st.integers(1, 300))
+def test_what_is_only_sampled_is_never_taken_for_too_long_nor_for_short(
+    before: list[str], text: str, limit: int
+) -> None:
+    sampled = Sampled(COUNTER, limit)
+    sampled._left = len(before) // 2
+    for other in before:
+        sampled(other)
+    assert (sampled(text) > limit) == (COUNTER(text) > limit)
+    assert bool(sampled(text)) == bool(text) or not sampled._bytes
+
+
+def test_the_sample_says_how_many_tokens_the_others_have() -> None:
+    sampled = Sampled(COUNTER, 8192)
+    texts = [f"Ligatures number {n} in a row of many more than there are" for n in range(2000)]
+    estimated, counted = sum(map(sampled, texts)), sum(map(COUNTER, texts))
+    assert estimated == pytest.approx(counted, rel=0.1)
+    assert sampled._left == 0

@@ -897,4 +897,9 @@ def test_texts_that_may_have_been_cut_off_are_told_of(
     tokens: int, charged: int, saved: int, told: int
 ) -> None:
     row = Row(("1",), "text", b"", tokens)
-    assert bool(cut_off((row,), charged, saved)) == told
+    assert bool(cut_off((row,), charged, saved, lambda _: tokens)) == told
+
+
+def test_an_estimate_accuses_nobody() -> None:
+    row = Row(("1",), "text", b"", 8192)
+    assert cut_off((row,), 512, 0, lambda _: 512) is None
