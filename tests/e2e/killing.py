@@ -62,6 +62,8 @@ class Writer:
         self._random = random.Random(seed)
         self._next = rows
         self._behind = 0
+        self.still = threading.Lock()
+        """Whoever holds it sees nothing change, and knows of every vector that was taken away."""
         self._stop = threading.Event()
         self._errors: list[Exception] = []
         self._thread = threading.Thread(target=self._work, name="writer")
@@ -97,7 +99,8 @@ class Writer:
     def _work(self) -> None:
         try:
             while not self._stop.wait(0.004):
-                self._once()
+                with self.still:
+                    self._once()
                 self.edits += 1
         except Exception as error:  # noqa: BLE001 - raised again where it is waited for
             self._errors.append(error)
@@ -208,10 +211,10 @@ def _lost(job: Job, table: Verifier, writer: Writer, before: Counter[str]) -> in
     """Texts answered since `before` whose rows are pending, though nobody took their vectors."""
     while job.provider.in_flight or _sessions(table.session):
         time.sleep(0.01)
-    texts, sent = table.texts(), job.provider.texts_sent
-    pending = [texts.get(key, "") for key in table.missing()]
-    time.sleep(0.05)  # the writer notes a text just after it has taken its vector away
-    return sum(sent[text] - before[text] for text in pending if text not in writer.nulled)
+    with writer.still:
+        texts, sent = table.texts(), job.provider.texts_sent
+        pending = [texts.get(key, "") for key in table.missing()]
+        return sum(sent[text] - before[text] for text in pending if text not in writer.nulled)
 
 
 def _sessions(session: Session) -> int:
