@@ -224,8 +224,8 @@ def strange_texts(rounds: int, seed: int) -> Outcome:
         broken += [f"I2: row {key}, seed {seed}" for key in table.missing()[:5]]
         broken += [f"I3: row {key}, seed {seed}" for key in table.touched()[:5]]
         sent, texts = job.provider.texts_sent, Counter(table.texts().values())
-        if sent != texts:
-            broken.append(f"sent: {len(sent - texts)} too much, {len(texts - sent)} too few")
+        if sent.keys() != texts.keys() or sent - texts:  # the same text need not be sent again
+            broken.append(f"sent: {len(sent - texts)} too much, {len(texts.keys() - sent)} never")
         blank = sum(n for text, n in sent.items() if not visible(text))
         if blank:
             broken.append(f"{blank} blank texts sent, seed {seed}")
