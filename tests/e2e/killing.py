@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WORKERS = 4
 BATCH = 16
+_BEHIND = 1000
+"""Rows before the first one at most: a table that grows for an hour is slow to look at."""
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Writer:
         self._random = random.Random(seed)
         self._next = rows
         self._behind = 0
+        self._gone: list[int] = []
         self.still = threading.Lock()
         """Whoever holds it sees nothing change, and knows of every vector that was taken away."""
         self._stop = threading.Event()
@@ -114,13 +117,17 @@ class Writer:
                     (f"Edit {self.edits} of {some}", some),
                 )
             case 2:
-                self._session.execute("DELETE FROM articles WHERE id = %s", (some,))
+                self._delete(some)
             case 3:
-                self._next += 1
-                self._insert(self._next)
+                if self._gone:
+                    self._insert(self._gone.pop())
+                else:
+                    self._next += 1
+                    self._insert(self._next)
             case 4:
                 self._behind -= 1
                 self._insert(self._behind)
+                self._delete(self._behind + _BEHIND)
             case _:
                 found = self._session.execute(
                     "UPDATE articles SET embedding = NULL WHERE id = %s"
@@ -128,6 +135,11 @@ class Writer:
                     (some,),
                 )
                 self.nulled.update(body for (body,) in found)
+
+    def _delete(self, number: int) -> None:
+        gone = self._session.execute("DELETE FROM articles WHERE id = %s", (number,))
+        if gone.rowcount and number > 0:
+            self._gone.append(number)
 
     def _insert(self, number: int) -> None:
         self._session.execute(
