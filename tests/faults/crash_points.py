@@ -74,7 +74,7 @@ def arm(point: str, side: str, count: str) -> None:
     setattr(owner, name, awaited if inspect.iscoroutinefunction(real) else called)
 
 
-@series("crash-points", rows=("S2",), short=24, long=240)
+@series("crash-points", rows=("S2",), short=24, long=120)
 def crash_points(rounds: int, seed: int) -> Outcome:
     """Every point in turn, before and after it, at a random one of its calls."""
     chance, broken, most = random.Random(seed), list[str](), 0

@@ -52,6 +52,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         TOLD["examples"] += 1
         self.job, self.zygote = ARENA[0]
+        self.job.database.disconnect()  # those of the example before
         self.session = self.job.database.connect()
         self.session.execute("DROP TABLE IF EXISTS articles")
         tables.articles(self.session, 60, gaps=False)
