@@ -44,10 +44,14 @@ SETTINGS = """
 listen_addresses = '127.0.0.1'
 port = {port}
 unix_socket_directories = '{sockets}'
+"""
+
+FORGETFUL = """\
 fsync = off
 synchronous_commit = off
 full_page_writes = off
 """
+"""For tests only: half the time of a suite is otherwise spent waiting for disks."""
 
 
 def _url(user: str, password: str, host: str, port: str, database: str) -> str:
@@ -103,19 +107,23 @@ class PostgresServer:
         return cls(address, None if address.host.startswith("/") else address, lambda: None)
 
     @classmethod
-    def start(cls) -> PostgresServer:
-        """The data is in a temporary folder, in memory if there is room, and goes with `stop`."""
-        folder = Path(tempfile.mkdtemp(prefix="embedmigrate-pg-", dir=_quickest_folder()))
+    def start(cls, *, durable: bool = False) -> PostgresServer:
+        """The data is in a temporary folder, in memory if there is room, and goes with `stop`.
+
+        A durable server is for measurements: on the disk, with PostgreSQL's own defaults.
+        """
+        parent = None if durable else _quickest_folder()
+        folder = Path(tempfile.mkdtemp(prefix="embedmigrate-pg-", dir=parent))
         try:
-            return cls._start_in(folder)
+            return cls._start_in(folder, "" if durable else FORGETFUL)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
     @classmethod
-    def _start_in(cls, folder: Path) -> PostgresServer:
+    def _start_in(cls, folder: Path, settings: str) -> PostgresServer:
         cluster = _Cluster(folder)
-        port = str(cluster.start())
+        port = str(cluster.start(settings))
         try:
             local = Address(SUPERUSER, "", str(cluster.sockets), port)
             tcp = Address(SUPERUSER, SUPERUSER_PASSWORD, "127.0.0.1", port)
@@ -248,13 +256,13 @@ class _Cluster:
             self._installation.ensure_pgdata_inited()
         (self.data / "pg_hba.conf").write_text(CLIENT_AUTHENTICATION)
 
-    def start(self) -> int:
+    def start(self, settings: str = FORGETFUL) -> int:
         """Another process can take the free port before the server does, hence the attempts."""
         defaults = (self.data / "postgresql.conf").read_text()
         for attempt in range(1, START_ATTEMPTS + 1):
             port = _free_port()
-            settings = SETTINGS.format(port=port, sockets=self.sockets)
-            (self.data / "postgresql.conf").write_text(defaults + settings)
+            own = SETTINGS.format(port=port, sockets=self.sockets) + settings
+            (self.data / "postgresql.conf").write_text(defaults + own)
             try:
                 self._control("start", "-l", str(self.data / "log"))
             except subprocess.CalledProcessError as error:
