@@ -11,7 +11,9 @@ import venv
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
+
+from tests.benchmarks.table import FILLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +51,9 @@ class Contestant:
         command: What to start, given the interpreter to use.
         needs: Packages from the index; installed into an environment of its own unless `here`.
         here: A module; where it can be imported, this environment will do.
+        counted: The query for the rows it has done; some write to a table of their own.
+        leaves: Tables of its own.
+        servers: What it can read.
     """
 
     name: str
@@ -57,6 +62,8 @@ class Contestant:
     needs: tuple[str, ...] = ()
     here: str = ""
     peer: bool = False
+    counted: LiteralString = FILLED
+    leaves: tuple[str, ...] = ()
     servers: tuple[str, ...] = ("base64", "float")
 
 

@@ -11,7 +11,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import orjson
 
@@ -31,6 +31,7 @@ class Measured:
     Attributes:
         seconds: Wall clock, from before the start of the process to after its end.
         cpu_us: User and system time of the process and its children, microseconds a row.
+        server_cpu_us: Of PostgreSQL with all its processes, microseconds a row.
         memory_mb: Largest resident set of one process, 10^6 bytes.
         wal_bytes: Growth of the write-ahead log, a row.
         requests: As the provider has counted them, refused ones included.
@@ -41,6 +42,7 @@ class Measured:
     seconds: float
     rows_per_second: float
     cpu_us: float
+    server_cpu_us: float
     memory_mb: float
     wal_bytes: float
     requests: int
@@ -80,13 +82,15 @@ def measure(
     environment: Mapping[str, str],
     table: Table,
     provider: Provider,
+    *,
+    counted: LiteralString,
 ) -> Measured:
-    """Run the command on the table as it is.
+    """Run the command on the table as it is; `counted` is the query for the rows it has done.
 
     Raises:
         Failed: It ended with an error, or a row has no vector.
     """
-    before, log = provider.counts(), table.written()
+    before, log, server = provider.counts(), table.written(), table.server_cpu()
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -97,8 +101,8 @@ def measure(
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         said = output.read().decode(errors="replace")
-    log = table.written() - log
-    rows, after = table.filled(), provider.counts()
+    log, server = table.written() - log, table.server_cpu() - server
+    rows, after = table.count(counted), provider.counts()
     if process.returncode or rows != table.rows:
         done = f"{rows} of {table.rows} rows"
         raise Failed(f"exit code {process.returncode}, {done}\n{said[-_SHOWN:]}")
@@ -107,6 +111,7 @@ def measure(
         seconds=seconds,
         rows_per_second=rows / seconds,
         cpu_us=(used.ru_utime + used.ru_stime) * 1e6 / rows,
+        server_cpu_us=server * 1e6 / rows,
         memory_mb=used.ru_maxrss * _KIB / 1e6,
         wal_bytes=log / rows,
         requests=after["requests"] - before["requests"],
@@ -114,13 +119,14 @@ def measure(
     )
 
 
-def environment(state: Path) -> dict[str, str]:
+def environment(state: Path, provider: str) -> dict[str, str]:
     """Nothing of the operator's settings; `state` is the folder for whatever a peer keeps."""
     theirs = ("DATABASE_URL", "PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
     root = str(Path(__file__).parent.parent.parent)
     return kept | {
         "OPENAI_API_KEY": "sk-test-0123456789",
+        "OPENAI_BASE_URL": f"{provider}/v1",
         "PYTHONPATH": root,
         "XDG_STATE_HOME": str(state),
         "XDG_CONFIG_HOME": str(state),

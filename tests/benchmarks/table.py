@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 from psycopg import sql
 
+from embedmigrate.sample import resumes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WIDTH = 1536
-LONG, SHORT = 430, 8
-"""Words of a text: about 3 KB as in a résumé, and about 60 bytes."""
-_SYLLABLES = ("ka", "ro", "min", "tel", "sha", "ver", "ing", "ot", "pra", "lu", "den", "si", "ma")
+FILLED: LiteralString = "SELECT count(*) FROM resumes WHERE vector_dims(embedding) = 1536"
+_RESUMES = 300
+LONG, SHORT = 370, 8
+"""Words of a text: about 3 KB as in a résumé, and about 55 bytes."""
 
 
 class Table:
@@ -36,9 +43,11 @@ class Table:
                 copy.write_row(row)
         self.rows = rows
 
-    def restore(self) -> None:
+    def restore(self, *, and_drop: tuple[str, ...] = ()) -> None:
         """No vector is left, nor anything else of the run before: no dead rows, no dirty pages."""
-        self._session.execute("DROP TABLE IF EXISTS resumes")
+        for name in ("resumes", *and_drop):
+            drop = sql.SQL("DROP TABLE IF EXISTS {} CASCADE")
+            self._session.execute(drop.format(sql.Identifier(name)))
         self._session.execute(
             sql.SQL(
                 "CREATE TABLE resumes (key text PRIMARY KEY, body text NOT NULL,"
@@ -49,22 +58,22 @@ class Table:
         self._session.execute("VACUUM ANALYZE resumes")
         self._session.execute("CHECKPOINT")
 
-    def filled(self) -> int:
-        """Rows that have a vector of the right width."""
-        return int(self._one("SELECT count(*) FROM resumes WHERE vector_dims(embedding) > 0"))
+    def count(self, query: LiteralString) -> int:
+        """Such as FILLED."""
+        return int(self._one(query))
 
     def written(self) -> int:
         """Bytes of the write-ahead log since the server was made."""
         return int(self._one("SELECT pg_current_wal_insert_lsn() - '0/0'"))
 
+    def server_cpu(self) -> float:
+        """Seconds that the server's processes have used since it was started, ended ones too."""
+        postmaster = int(self._one("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)"))
+        return processor_seconds(postmaster)
+
     def version(self) -> str:
         vector = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
         return f"PostgreSQL {self._one('SHOW server_version')}, pgvector {self._one(vector)}"
-
-    def settings(self) -> dict[str, str]:
-        """Those that would make a measurement worth nothing if they were not the defaults."""
-        names = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
-        return {name: self._one(f"SHOW {name}") for name in names}  # type: ignore[arg-type]
 
     def close(self) -> None:
         self._session.close()
@@ -75,10 +84,32 @@ class Table:
         return str(row[0])
 
 
+def processor_seconds(parent: int) -> float:
+    """Of a process, of its living children, and of those it has waited for."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # proc(5): the fourth field is the parent; 14 to 17 are utime, stime, cutime, cstime.
+            fields = stat.read_text("utf-8").rpartition(")")[2].split()
+            if parent in {int(fields[1]), int(stat.parent.name)}:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def texts(rows: int, *, words: int, seed: int) -> Iterator[tuple[str, str]]:
     """Key and text; the keys are in no order, as cuid keys are not."""
     chance = random.Random(seed)
-    vocabulary = ["".join(chance.choices(_SYLLABLES, k=k)) for k in (1, 2, 2, 3, 3, 4) * 400]
+    # Real words: what does not occur in English costs a tokenizer a multiple.
+    vocabulary = sorted(_words(resume.data for resume in resumes(_RESUMES)))
     for number in range(rows):
         key = f"c{chance.getrandbits(64):016x}{number:07d}"
         yield key, " ".join(chance.choices(vocabulary, k=words)).capitalize() + "."
+
+
+def _words(value: object) -> set[str]:
+    """Those of all strings in a document."""
+    if isinstance(value, str):
+        return {word for word in value.split() if word.strip(".,").isalpha()}
+    if isinstance(value, dict):
+        return _words(value.values())
+    return set().union(*map(_words, value)) if isinstance(value, Iterable) else set()

@@ -1,0 +1,177 @@
+"""`python -m tests.benchmarks`: whole processes that fill a table, side by side.
+
+`compare` measures contestants on long texts, `growth` embedmigrate on tables of several sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.benchmarks.contestants import (
+    CONTESTANTS,
+    Contestant,
+    Environments,
+    NotInstalled,
+    Work,
+    environments,
+)
+from tests.benchmarks.measuring import Failed, Provider, environment, measure, provider
+from tests.benchmarks.results import Setting, table
+from tests.benchmarks.table import LONG, SHORT, WIDTH, Table
+from tests.faults.series import machine, today
+from tests.servers import PostgresServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZES = {"compare": [10_000], "growth": [10_000, 100_000, 1_000_000]}
+
+
+def numbers(given: str) -> list[int]:
+    """`0,50,200`."""
+    return [int(part) for part in given.split(",")]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("benchmark", nargs="?", choices=list(SIZES), default="compare")
+    parser.add_argument("--rows", type=numbers, help="sizes of the table, such as 10000,100000")
+    parser.add_argument("--rounds", type=int, help="default: 3, for growth 1")
+    parser.add_argument("--latency", type=numbers, default=[0], help="ms, such as 0,50,200")
+    parser.add_argument("--kind", choices=["vector", "halfvec"], default="vector")
+    parser.add_argument("--server", choices=["base64", "float"], default="base64")
+    parser.add_argument("--only", help="contestants, separated by commas; see --list")
+    parser.add_argument("--peers", action="store_true", help="also those of the package index")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--rpm", type=float, default=0, help="the provider's requests a minute")
+    parser.add_argument("--tpm", type=float, default=0, help="the provider's tokens a minute")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--results", type=Path, help="append a line of JSON for each contestant")
+    parser.add_argument("--list", action="store_true", help="name the contestants")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    if given.list:
+        for one in CONTESTANTS.values():
+            print(f"{one.name:<14} {one.words}{' (--peers)' if one.peer else ''}")
+        return 0
+    chosen = _chosen(given)
+    server = PostgresServer.start(durable=True)
+    try:
+        server.create_database("benchmark")
+        filling = Table(server.dsn("benchmark"), given.kind)
+        with environments() as installed:
+            for setting in _settings(given, chosen, filling, installed):
+                _publish(setting, given, filling)
+        filling.close()
+    finally:
+        server.stop()
+    return 0
+
+
+def _chosen(given: argparse.Namespace) -> list[Contestant]:
+    if given.only:
+        return [CONTESTANTS[name] for name in given.only.split(",")]
+    if given.benchmark == "growth":
+        return [CONTESTANTS["embedmigrate"]]
+    able = [one for one in CONTESTANTS.values() if given.server in one.servers]
+    return [one for one in able if given.peers or not one.peer]
+
+
+def _settings(
+    given: argparse.Namespace, chosen: list[Contestant], filling: Table, installed: Environments
+) -> Iterator[Setting]:
+    rounds = given.rounds or (1 if given.benchmark == "growth" else 3)
+    words = SHORT if given.benchmark == "growth" else LONG
+    for rows in given.rows or SIZES[given.benchmark]:
+        filling.fill(rows, words=words, seed=given.seed)
+        for latency in given.latency:
+            setting = Setting(
+                given.benchmark,
+                rows,
+                latency,
+                given.kind,
+                given.server,
+                given.batch_size,
+                given.concurrency,
+            )
+            with provider(
+                *("--latency", str(latency), "--width", str(WIDTH), "--server", given.server),
+                *("--rpm", str(given.rpm), "--tpm", str(given.tpm)),
+            ) as serving:
+                for _ in range(rounds):
+                    setting.rounds.append({})
+                    # In alternation: what else the machine does hits all alike.
+                    for one in chosen:
+                        if one.name not in setting.absent:
+                            _measure(one, setting, filling, installed, serving)
+            yield setting
+
+
+def _measure(
+    one: Contestant,
+    setting: Setting,
+    filling: Table,
+    installed: Environments,
+    serving: Provider,
+) -> None:
+    try:
+        python = installed.python_of(one)
+    except NotInstalled as reason:
+        setting.absent[one.name] = str(reason)
+        return
+    filling.restore(and_drop=one.leaves)
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        sizes = (setting.batch_size, setting.concurrency)
+        work = Work(filling.url, serving.url, state, *sizes, setting.server)
+        try:
+            measured = measure(
+                one.command(python, work),
+                environment(state, work.provider),
+                filling,
+                serving,
+                counted=one.counted,
+            )
+        except Failed as reason:
+            print(f"{one.name}: {reason}", file=sys.stderr, flush=True)
+            setting.absent[one.name] = str(reason)
+            return
+    setting.rounds[-1][one.name] = measured
+    print(
+        f"{setting.rows} rows, {setting.latency} ms, round {len(setting.rounds)}: {one.name} "
+        f"{measured.rows_per_second:,.0f} rows/s, {measured.cpu_us:,.0f} µs/row, "
+        f"server {measured.server_cpu_us:,.0f} µs/row, {measured.memory_mb:,.0f} MB",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _publish(setting: Setting, given: argparse.Namespace, filling: Table) -> None:
+    said = [word for word in sys.argv[1:] if not word.startswith("--results")]
+    if given.results and str(given.results) in said:
+        said.remove(str(given.results))
+    about = {
+        "date": today(),
+        "machine": machine(),
+        "database": filling.version(),
+        "command": shlex.join(["python", "-m", "tests.benchmarks", *said]),
+    }
+    lines = setting.lines(about)
+    print(f"\n{setting.rows:,} rows of {setting.kind}, {setting.latency} ms\n\n{table(lines)}")
+    if given.results:
+        with given.results.open("a", encoding="utf-8") as results:
+            results.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
