@@ -155,5 +155,35 @@ CONTESTANTS = {
             needs=("openai", "psycopg[binary]", "pgvector", "numpy"),
             here="openai",
         ),
+        Contestant(
+            "vecshift",
+            "`vecshift apply --no-index` into a second column; concurrency fixed at 4",
+            _script("vecshift_apply"),
+            needs=("vecshift",),
+            peer=True,
+            counted="SELECT count(embedding_v2) FROM resumes",
+        ),
+        Contestant(
+            "langchain",
+            "PGVector.add_texts into its own table; one request at a time",
+            _script("langchain_pgvector"),
+            needs=("langchain-postgres", "langchain-openai", "psycopg[binary]"),
+            peer=True,
+            counted="SELECT count(embedding) FROM langchain_pg_embedding",
+            leaves=("langchain_pg_embedding", "langchain_pg_collection"),
+        ),
+        Contestant(
+            "llamaindex",
+            "IngestionPipeline and PGVectorStore, its own table",
+            _script("llamaindex_pipeline"),
+            needs=(
+                "llama-index-core",
+                "llama-index-vector-stores-postgres",
+                "llama-index-embeddings-openai",
+            ),
+            peer=True,
+            counted="SELECT count(embedding) FROM data_resumes",
+            leaves=("data_resumes",),
+        ),
     )
 }

@@ -130,4 +130,5 @@ def environment(state: Path, provider: str) -> dict[str, str]:
         "PYTHONPATH": root,
         "XDG_STATE_HOME": str(state),
         "XDG_CONFIG_HOME": str(state),
+        "XDG_CACHE_HOME": str(state),
     }

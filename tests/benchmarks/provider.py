@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import base64
 from functools import partial
+from typing import Any
 
 import numpy as np
 import orjson
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
         else:
             self._embed(orjson.loads(body))
 
-    def _embed(self, asked: dict[str, object]) -> None:
+    def _embed(self, asked: dict[str, Any]) -> None:
         given = asked["input"]
         texts = given if isinstance(given, list) else [given]
         # Some clients send tokens instead of text.

@@ -53,7 +53,9 @@ class Setting:
             for name in names
             if name not in self.absent
         ]
-        lost = ({**given, "name": name, "absent": why, **about} for name, why in self.absent.items())
+        lost = (
+            {**given, "name": name, "absent": why, **about} for name, why in self.absent.items()
+        )
         return [*found, *lost]
 
     def _of(self, name: str) -> list[Measured]:
@@ -107,7 +109,7 @@ def _row(line: dict[str, Any]) -> str:
 
 def _range(spread: list[float], factor: float = 1, unit: str = "") -> str:
     middle, low, high = (f"{value * factor:,.0f}" for value in spread)
-    return f"**{middle}{unit}** ({low}–{high})" if low != high else f"**{middle}{unit}**"
+    return f"**{middle}{unit}** ({low} to {high})" if low != high else f"**{middle}{unit}**"
 
 
 def _one_line(why: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import sys
+from typing import Any, LiteralString, cast
 
 import httpx2
 import numpy as np
@@ -11,11 +12,18 @@ import psycopg
 from psycopg import adapt, pq
 
 DSN, PROVIDER, BATCH, CONCURRENCY = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-PAGE = "SELECT key, body FROM resumes WHERE embedding IS NULL AND key > %s ORDER BY key LIMIT %s"
-TYPE = "SELECT format_type(atttypid, NULL), atttypid::int FROM pg_attribute WHERE attrelid = "
-UPDATE = (
+PAGE: LiteralString = (
+    "SELECT key, body FROM resumes WHERE embedding IS NULL AND key > %s ORDER BY key LIMIT %s"
+)
+TYPE: LiteralString = (
+    "SELECT format_type(atttypid, NULL), atttypid::int FROM pg_attribute"
+    " WHERE attrelid = 'resumes'::regclass AND attname = 'embedding'"
+)
+UPDATE: LiteralString = (
     "UPDATE resumes SET embedding = n.v FROM unnest(%b::text[], %b::{}[]) AS n(k, v) WHERE key = k"
 )
+Session = psycopg.AsyncConnection[Any]
+Queue = asyncio.Queue[Any]
 
 
 class Raw(bytes):
@@ -25,28 +33,27 @@ class Raw(bytes):
 class RawDumper(adapt.Dumper):
     format, oid = pq.Format.BINARY, 0
 
-    def dump(self, obj):
+    def dump(self, obj: Raw) -> bytes:
         return bytes(obj)
 
 
-def vectors_of(reply, kind, oid):
+def vectors_of(reply: bytes, kind: str, oid: int) -> Raw:
     found = orjson.loads(reply)["data"]
     rows = [np.frombuffer(base64.b64decode(d["embedding"]), "<f4") for d in found]
     width, component = rows[0].size, ">f4" if kind == "vector" else ">f2"
-    array = np.zeros(
-        len(rows), [("size", ">i4"), ("width", ">i2"), ("zero", ">i2"), ("v", component, width)]
-    )
+    layout = [("size", ">i4"), ("width", ">i2"), ("zero", ">i2"), ("v", component, (width,))]
+    array = np.zeros(len(rows), np.dtype(layout))
     array["size"], array["width"], array["v"] = array.itemsize - 4, width, rows
     return Raw(np.array([1, 0, oid, len(rows), 1], ">u4").tobytes() + array.tobytes())
 
 
-async def connect():
+async def connect() -> Session:
     connection = await psycopg.AsyncConnection.connect(DSN, autocommit=True)
     connection.adapters.register_dumper(Raw, RawDumper)
     return connection
 
 
-async def read(connection, pages):
+async def read(connection: Session, pages: Queue) -> None:
     last = ""
     while page := await (await connection.execute(PAGE, (last, BATCH))).fetchall():
         await pages.put(page)
@@ -55,7 +62,9 @@ async def read(connection, pages):
         await pages.put(None)
 
 
-async def ask(client, pages, answers, kind, oid):
+async def ask(
+    client: httpx2.AsyncClient, pages: Queue, answers: Queue, kind: str, oid: int
+) -> None:
     while page := await pages.get():
         body = {"model": "m", "input": [text for _, text in page], "encoding_format": "base64"}
         reply = await client.post("/v1/embeddings", content=orjson.dumps(body))
@@ -63,16 +72,15 @@ async def ask(client, pages, answers, kind, oid):
         await answers.put(([key for key, _ in page], vectors_of(reply.content, kind, oid)))
 
 
-async def write(connection, answers, statement):
+async def write(connection: Session, answers: Queue, statement: LiteralString) -> None:
     while answer := await answers.get():
         await connection.execute(statement, answer)
 
 
-async def main():
+async def main() -> None:
     reader, *writers = [await connect() for _ in range(3)]
-    where = "'resumes'::regclass AND attname = 'embedding'"
-    kind, oid = await (await reader.execute(TYPE + where)).fetchone()
-    pages, answers = asyncio.Queue(CONCURRENCY), asyncio.Queue(4)
+    kind, oid = cast("tuple[LiteralString, int]", await (await reader.execute(TYPE)).fetchone())
+    pages, answers = Queue(CONCURRENCY), Queue(4)
     async with httpx2.AsyncClient(base_url=PROVIDER, timeout=60) as client:
         writing = [asyncio.create_task(write(w, answers, UPDATE.format(kind))) for w in writers]
         asking = (ask(client, pages, answers, kind, oid) for _ in range(CONCURRENCY))
