@@ -52,11 +52,13 @@ def _title(line: dict[str, Any]) -> str:
 
 
 def _about(lines: list[dict[str, Any]]) -> list[str]:
-    said = dict.fromkeys(
-        f"{line['date']}, {line['machine']}, {line['database']}: `{line['command']}`"
-        for line in lines
-    )
-    return [f"{words}." for words in said]
+    """Where and how; once for each command that has given lines of this setting."""
+    where = ("date", "machine", "database", "command")
+    said = dict.fromkeys(tuple(line[name] for name in where) for line in lines)
+    return [
+        f"{date}, {machine}, {database}:\n\n```sh\n{command}\n```"
+        for date, machine, database, command in said
+    ]
 
 
 def contestants() -> str:

@@ -28,9 +28,9 @@ def svg(groups: Sequence[tuple[str, Sequence[dict[str, Any]]]], *, ours: str) ->
         for line in lines:
             speed = line["figures"]["rows_per_second"][0]
             long, middle = max(1.0, speed * scale), y + _BAR - 3
-            kind = "o" if line["name"] == ours else "b"
+            kind, name = ("o" if line["name"] == ours else "b"), escape(line["name"])
             parts += (
-                f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{escape(line["name"])}</text>',
+                f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{name}</text>',
                 f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{long:.1f}" height="{_BAR}"/>',
                 f'<text class="v" x="{_LEFT + long + 6:.1f}" y="{middle}">{speed:,.0f}</text>',
             )

@@ -157,7 +157,7 @@ CONTESTANTS = {
         ),
         Contestant(
             "vecshift",
-            "`vecshift apply --no-index` into a second column; concurrency fixed at 4",
+            "its apply command, without an index, into a second column; concurrency fixed at 4",
             _script("vecshift_apply"),
             needs=("vecshift",),
             peer=True,

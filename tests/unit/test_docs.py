@@ -65,6 +65,12 @@ def test_the_figures_of_the_faults_are_those_that_were_kept() -> None:
     assert _script("reliability").render(page) == page, "run: python docs/reliability.py"
 
 
+def test_the_figures_of_the_benchmarks_are_those_that_were_kept() -> None:
+    page, script = (DOCS / "performance.md").read_text("utf-8"), _script("performance")
+    assert script.render(page) == page, "run: python docs/performance.py"
+    assert script.chart() == (DOCS / "performance.svg").read_text("utf-8")
+
+
 def test_no_series_is_published_with_a_failure() -> None:
     kept = _script("reliability").measured()
     assert [name for name, line in kept.items() if line.get("broken")] == []

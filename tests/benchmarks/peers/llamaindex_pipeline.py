@@ -1,4 +1,4 @@
-"""LlamaIndex' IngestionPipeline into PGVectorStore. llamaindex_pipeline.py DATABASE PROVIDER B C."""
+"""LlamaIndex: IngestionPipeline, PGVectorStore. llamaindex_pipeline.py DATABASE PROVIDER B C."""
 
 import sys
 
