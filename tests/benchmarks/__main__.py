@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -65,6 +66,8 @@ def main() -> int:
             print(f"{one.name:<14} {one.words}{' (--peers)' if one.peer else ''}")
         return 0
     chosen = _chosen(given)
+    # The server and the provider end with this process, however it is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     server = PostgresServer.start(durable=True)
     try:
         server.create_database("benchmark")
