@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import shlex
 import signal
@@ -14,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import embedmigrate
 from tests.benchmarks.contestants import (
     CONTESTANTS,
     Contestant,
@@ -66,6 +68,8 @@ def main() -> int:
             print(f"{one.name:<14} {one.words}{' (--peers)' if one.peer else ''}")
         return 0
     chosen = _chosen(given)
+    # As pip does for the others when it installs them.
+    compileall.compile_dir(Path(embedmigrate.__file__).parent, quiet=1)
     # The server and the provider end with this process, however it is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     server = PostgresServer.start(durable=True)

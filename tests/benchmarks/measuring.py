@@ -121,7 +121,8 @@ def measure(
 
 def environment(state: Path, provider: str) -> dict[str, str]:
     """Nothing of the operator's settings; `state` is the folder for whatever a peer keeps."""
-    theirs = ("DATABASE_URL", "PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_")
+    # PYTHON*: without bytecode on the disk a clone would be compiled anew in every run.
+    theirs = ("DATABASE_URL", "PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_", "PYTHON")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(theirs)}
     root = str(Path(__file__).parent.parent.parent)
     return kept | {
