@@ -99,6 +99,8 @@ def _settings(
 ) -> Iterator[Setting]:
     rounds = given.rounds or (1 if given.benchmark == "growth" else 3)
     words = SHORT if given.benchmark == "growth" else LONG
+    # All of them beforehand: minutes between two processes would make them incomparable.
+    absent = _install(chosen, installed)
     for rows in given.rows or SIZES[given.benchmark]:
         filling.fill(rows, words=words, seed=given.seed)
         for latency in given.latency:
@@ -110,6 +112,7 @@ def _settings(
                 given.server,
                 given.batch_size,
                 given.concurrency,
+                absent=dict(absent),
             )
             with provider(
                 *("--latency", str(latency), "--width", str(WIDTH), "--server", given.server),
@@ -124,6 +127,17 @@ def _settings(
             yield setting
 
 
+def _install(chosen: list[Contestant], installed: Environments) -> dict[str, str]:
+    """Those that cannot be installed, and why."""
+    absent = dict[str, str]()
+    for one in chosen:
+        try:
+            installed.python_of(one)
+        except NotInstalled as reason:
+            absent[one.name] = str(reason)
+    return absent
+
+
 def _measure(
     one: Contestant,
     setting: Setting,
@@ -131,11 +145,6 @@ def _measure(
     installed: Environments,
     serving: Provider,
 ) -> None:
-    try:
-        python = installed.python_of(one)
-    except NotInstalled as reason:
-        setting.absent[one.name] = str(reason)
-        return
     filling.restore(and_drop=one.leaves)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
@@ -143,7 +152,7 @@ def _measure(
         work = Work(filling.url, serving.url, state, *sizes, setting.server)
         try:
             measured = measure(
-                one.command(python, work),
+                one.command(installed.python_of(one), work),
                 environment(state, work.provider),
                 filling,
                 serving,
