@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedmigrate.embedders.refusals import refusal, retry_after
+from embedmigrate.embedders.headers import retry_after
+from embedmigrate.embedders.refusals import refusal
 from embedmigrate.errors import (
     Exit,
     ProviderError,
