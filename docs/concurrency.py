@@ -68,7 +68,9 @@ def _panel(title: str, run: Run, top: int) -> list[str]:
         f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{end}" y2="{bottom}"/>',
         f'<line class="limit" x1="{_LEFT}" y1="{limit}" x2="{end}" y2="{limit}"/>',
         f'<text x="4" y="{limit + 4}">{_RPM}</text>',
-        _line("rate", [(at, _y(rate / most, top)) for at, rate in zip(moments, rates, strict=True)]),
+        _line(
+            "rate", [(at, _y(rate / most, top)) for at, rate in zip(moments, rates, strict=True)]
+        ),
         _line("width", [(at, _y(run.at(at).allowed / 40, top)) for at in moments]),
         *marks,
         f'<text x="{_LEFT}" y="{bottom + 18}">0 s</text>',

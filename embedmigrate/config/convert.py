@@ -25,10 +25,8 @@ def convert(setting: Setting, value: Any) -> Any:
     kind = setting.kind
     if kind is bool:
         return _truth(value)
-    if kind in {int, float}:
+    if kind in {int, float, CountOrAuto}:
         return _bounded(setting, _duration(value) if setting.option.duration else value)
-    if kind == CountOrAuto:
-        return value if value == "auto" else _bounded(setting, value)
     if get_origin(kind) is tuple:
         return _names(value)
     if get_origin(kind) is Literal:
@@ -47,7 +45,9 @@ def _truth(value: Any) -> bool:
     return found
 
 
-def _bounded(setting: Setting, value: Any) -> float:
+def _bounded(setting: Setting, value: Any) -> float | str:
+    if setting.kind == CountOrAuto and value == "auto":
+        return "auto"
     number, option = _number(value, whole=setting.kind is not float), setting.option
     if option.ge is not None and number < option.ge:
         raise ValueError(f"must be at least {option.ge}")

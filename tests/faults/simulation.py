@@ -61,9 +61,7 @@ class World:
         self.job, self.ledger = self._job()
 
     def _job(self) -> tuple[Job, Ledger]:
-        governor = Governor(
-            self.concurrency, auto=self.auto, report=self._hear, clock=loop_time
-        )
+        governor = Governor(self.concurrency, auto=self.auto, report=self._hear, clock=loop_time)
         intake = Intake(len, lambda text, tokens: text[:tokens], exact=True)
         limits = Limits(self.size, 1_000_000, 1_000_000)
         worker = Worker(
