@@ -621,7 +621,7 @@ def test_auto_keeps_just_below_what_the_provider_allows(
     else:
         job.provider.bucket_tpm = _A_MINUTE * 5 * tokens_of(texts) / len(texts)
 
-    done = ok(job.run("--batch-size", "5"))
+    ok(job.run("--batch-size", "5"))
 
     asked = job.provider.requests
     refused = sum(request.status == 429 for request in asked)
@@ -630,4 +630,3 @@ def test_auto_keeps_just_below_what_the_provider_allows(
     seconds = max(r.at for r in granted) - min(r.at for r in granted)
     assert len(granted) / seconds * 60 >= 0.9 * _A_MINUTE
     assert job.sent_twice() == []
-    assert int(summary_of(done)["requests"]) == len(asked)
