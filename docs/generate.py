@@ -20,7 +20,7 @@ import typer.main
 from embedmigrate import errors
 from embedmigrate.cli.commands import app
 from embedmigrate.cli.options import PANELS
-from embedmigrate.config.settings import options, table
+from embedmigrate.config.settings import CountOrAuto, options, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +135,8 @@ def _value(key: str) -> str:
     limits = ", ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
     if options()[key].metavar == "TIME":
         words = "seconds, or a duration such as `500ms`, `30s`, `10m`, `2h`, `1h30m`"
+    elif kind == CountOrAuto:
+        words = "`auto`, or a whole number"
     elif kind is bool:
         words = "`true` or `false`; the flag takes no value"
     elif get_origin(kind) is Literal:

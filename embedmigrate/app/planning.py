@@ -15,6 +15,8 @@ from embedmigrate.postgres.census import Census
 
 _REQUEST_SECONDS = 0.4
 """A guess at one request, for the estimate only; every bound that is known replaces it."""
+_USUAL = 8
+"""A guess at the requests in flight where the run finds out how many pay."""
 
 
 def counter_of(opening: Opening) -> TokenCounter:
@@ -78,7 +80,7 @@ async def estimate(opening: Opening, counter: TokenCounter, counts: Counts, rows
 
 def _duration(opening: Opening, requests: int, tokens: int) -> tuple[float, str]:
     s = opening.settings
-    workers = opening.choice.concurrency
+    workers = _USUAL if opening.choice.auto else opening.choice.concurrency
     bounds = {
         "latency": requests * _REQUEST_SECONDS / workers,
         "delay": requests * s.delay / 1000 / workers if s.delay else 0.0,

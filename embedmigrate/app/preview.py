@@ -150,7 +150,9 @@ class Preview:
         self._estimate = planned
         planning.check_budget(opening, planned)
         start = f"after id {key_text(self._after)}" if self._after else "at the first row"
-        return f"would start {start}"
+        choice = opening.choice
+        rows = choice.concurrency * choice.batch_size
+        return f"would start {start}; a crash costs at most {rows:,} rows sent again"
 
     async def _repeated(self) -> str:
         """Before `--limit`, which takes whatever comes first."""

@@ -78,6 +78,7 @@ class EngineRun:
             check_width(embedder, opening)
             governor = Governor(
                 opening.choice.concurrency,
+                auto=opening.choice.auto,
                 report=self._hear,
                 rpm=s.rpm,
                 tpm=s.tpm,

@@ -115,7 +115,6 @@ def _chosen(s: Settings) -> dict[str, Any]:
         "price": choice.price,
         "batch_size": choice.batch_size,
         "batch_bytes": choice.limits.bytes,
-        "concurrency": choice.concurrency,
     }
 
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from embedmigrate.config.settings import Setting
+from embedmigrate.config.settings import CountOrAuto, Setting
 from embedmigrate.secrets import Secret
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -25,7 +25,7 @@ def convert(setting: Setting, value: Any) -> Any:
     kind = setting.kind
     if kind is bool:
         return _truth(value)
-    if kind in {int, float}:
+    if kind in {int, float, CountOrAuto}:
         return _bounded(setting, _duration(value) if setting.option.duration else value)
     if get_origin(kind) is tuple:
         return _names(value)
@@ -45,8 +45,10 @@ def _truth(value: Any) -> bool:
     return found
 
 
-def _bounded(setting: Setting, value: Any) -> float:
-    number, option = _number(value, whole=setting.kind is int), setting.option
+def _bounded(setting: Setting, value: Any) -> float | str:
+    if setting.kind == CountOrAuto and value == "auto":
+        return "auto"
+    number, option = _number(value, whole=setting.kind is not float), setting.option
     if option.ge is not None and number < option.ge:
         raise ValueError(f"must be at least {option.ge}")
     if option.gt is not None and number <= option.gt:

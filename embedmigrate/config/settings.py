@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 from embedmigrate.secrets import Secret
 
@@ -17,6 +17,8 @@ TABLE = ALL - {"init"}
 RUN = frozenset({"generate-all", "generate-one", "config show"})
 JOB = frozenset({"generate-all", "config show"})
 COST = RUN | {"stats"}
+
+CountOrAuto: TypeAlias = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Settings:
     # Rate and retries
     batch_size: Annotated[int | None, Option("Rate and retries", "Rows in one request. Default: 128 (local: 256).", JOB, "N", "-b", ge=1, le=4096)] = None
     batch_bytes: Annotated[int | None, Option("Rate and retries", "UTF-8 bytes in one request at most. Default: 1000000.", JOB, "N", ge=1)] = None
-    concurrency: Annotated[int | None, Option("Rate and retries", "Requests in flight at most; fewer after a 429. Default: 8 (local: 2).", JOB, "N", "-c", ge=1, le=256)] = None
+    concurrency: Annotated[CountOrAuto, Option("Rate and retries", "Requests in flight at most, fewer after a 429; auto: as many as pay, up to 32 (local: 2), at the rate that the provider allows.", JOB, "N|auto", "-c", ge=1, le=256)] = "auto"
     delay: Annotated[float, Option("Rate and retries", "Pause after each batch of a worker, in milliseconds.", JOB, "MS", ge=0)] = 0.0
     gentle: Annotated[bool, Option("Rate and retries", "One request at a time, 10 rows each, 1,000 ms apart.", JOB)] = False
     rpm: Annotated[float | None, Option("Rate and retries", "Requests a minute at most.", JOB, "N", gt=0)] = None

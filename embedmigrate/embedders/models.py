@@ -1,6 +1,7 @@
 """What is known of models and providers: dimensions, prices, limits, and how hard to push."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from embedmigrate.engine.model import Limits
 from embedmigrate.errors import ConfigError
@@ -30,7 +31,11 @@ ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Where a provider starts from when the operator says nothing."""
+    """Where a provider starts from when the operator says nothing.
+
+    `concurrency` is the ceiling of `auto` for what is paid by the request; a model that runs here
+    has as much of the machine with a few as with many.
+    """
 
     model: str | None
     batch_size: int
@@ -45,8 +50,8 @@ _OPENAI = Limits(rows=2048, bytes=1_000_000, tokens=300_000)
 _LOCAL = Limits(rows=4096, bytes=4_000_000, tokens=4_000_000)
 
 PROFILES = {
-    "openai": Profile("text-embedding-3-small", 128, 8, _OPENAI),
-    "azure": Profile("text-embedding-3-small", 128, 8, _OPENAI),
+    "openai": Profile("text-embedding-3-small", 128, 32, _OPENAI),
+    "azure": Profile("text-embedding-3-small", 128, 32, _OPENAI),
     "local": Profile("wordllama", 256, 2, _LOCAL, paid=False),
     "hash": Profile("hash", 256, 4, _LOCAL, paid=False),
 }
@@ -64,6 +69,8 @@ class Choice:
         dimensions: None where only the loaded model knows (a local folder).
         shortened: Whether `dimensions` has to be asked for.
         price: USD per million tokens; None where it is not known.
+        concurrency: Requests in flight at most.
+        auto: Whether the run finds out how many up to then pay.
     """
 
     provider: str
@@ -73,6 +80,7 @@ class Choice:
     price: float | None
     batch_size: int
     concurrency: int
+    auto: bool
     limits: Limits
 
     def cost(self, tokens: float) -> float | None:
@@ -87,7 +95,7 @@ def choose(
     price: float | None,
     batch_size: int | None,
     batch_bytes: int | None,
-    concurrency: int | None,
+    concurrency: int | Literal["auto"],
 ) -> Choice:
     """Fill what the operator left open from the provider's profile and the model's facts.
 
@@ -120,6 +128,7 @@ def choose(
         dimensions is not None and profile.paid,
         price,
         min(most.rows, profile.limits.rows),
-        concurrency or profile.concurrency,
+        profile.concurrency if concurrency == "auto" else concurrency,
+        concurrency == "auto" and profile.paid,
         replace(most, rows=min(most.rows, profile.limits.rows)),
     )

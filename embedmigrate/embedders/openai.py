@@ -7,15 +7,16 @@ for success, and costs four times the CPU per vector (docs/decisions/0002-own-tr
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import httpx2
 import orjson
 
+from embedmigrate.embedders.headers import allowances
 from embedmigrate.embedders.refusals import refusal
 from embedmigrate.embedders.reply import parse
-from embedmigrate.engine.model import Embedded, Limits
+from embedmigrate.engine.model import Allowances, Embedded, Limits
 from embedmigrate.errors import BadReply, ProviderError, RejectedInput, TransientError
 
 _MOST_BYTES = 256 * 1024 * 1024
@@ -91,13 +92,13 @@ class OpenAIEmbedder:
         )
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        content = await self._post(self._body(texts))
+        content, left = await self._post(self._body(texts))
         embedded, numbered = parse(content, len(texts))
         if not numbered and len(texts) > 1:
             self._notice(
                 "index_missing", f"{self._who} does not number its vectors: taken in order"
             )
-        return embedded
+        return replace(embedded, left=left)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -117,7 +118,7 @@ class OpenAIEmbedder:
             message = "the text is not valid Unicode"
             raise RejectedInput(message, code="input_not_unicode") from None
 
-    async def _post(self, body: bytes) -> bytes:
+    async def _post(self, body: bytes) -> tuple[bytes, Allowances]:
         try:
             async with (
                 # A total deadline: httpx's own timeouts restart with every byte that drips in.
@@ -132,7 +133,7 @@ class OpenAIEmbedder:
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from None
         if response.status_code == 200:  # noqa: PLR2004
-            return content
+            return content, allowances(response.headers)
         refused = refusal(response.status_code, response.headers, content, who=self._who)
         if refused.code == "api_key_rejected" and self._credential:
             refused.facts = (self._credential,)

@@ -3,13 +3,12 @@
 Of the provider's words only its codes are kept: a message may quote the text that was sent.
 """
 
-import email.utils
 import re
-import time
 from collections.abc import Mapping
 
 import orjson
 
+from embedmigrate.embedders.headers import retry_after
 from embedmigrate.errors import (
     ProviderError,
     RateLimited,
@@ -34,7 +33,6 @@ _TOO_MANY = re.compile(
 _NUMBERS = re.compile(
     r"(?:is|of|limit:?)\s*(\d+) tokens.*?(?:requested|got|has)\s*(\d+)", re.DOTALL
 )
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+\.?\d*)s)?(?:(\d+\.?\d*)ms)?")
 
 
 def refusal(status: int, headers: Mapping[str, str], content: bytes, *, who: str) -> ProviderError:
@@ -125,41 +123,3 @@ def _error_of(content: bytes) -> tuple[str, str]:
     names = [str(name) for name in (error.get("code"), error.get("type")) if name] or [""]
     code = next((name for name in names if _QUOTA.search(name)), names[0])
     return (code if re.fullmatch(r"[\w.-]{1,64}", code) else ""), f"{code} {error.get('message')}"
-
-
-def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds that the answer asks to wait, in any of the forms in use; None when it does not."""
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    given = headers.get("retry-after")
-    if (seconds := _number(given)) is not None:
-        return seconds
-    if given:
-        try:
-            then = email.utils.parsedate_to_datetime(given).timestamp()
-        except ValueError:
-            return None
-        return max(0.0, then - (time.time() if now is None else now))
-    resets = [
-        _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
-        for kind in ("requests", "tokens")
-        if headers.get(f"x-ratelimit-remaining-{kind}") == "0"
-    ]
-    return max((reset for reset in resets if reset is not None), default=None)
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None
-
-
-def _duration(value: str) -> float | None:
-    """`6m0s`, `1.5s`, `20ms` as OpenAI writes them."""
-    match = _DURATION.fullmatch(value)
-    if not match or not value:
-        return None
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000

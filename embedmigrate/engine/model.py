@@ -55,11 +55,41 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the provider says is left of its limit.
+
+    Attributes:
+        limit: Units when it is whole.
+        remaining: Units that are left.
+        reset: Seconds until it is whole again.
+    """
+
+    limit: float
+    remaining: float
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """Of each kind, where the provider says it."""
+
+    requests: Allowance | None = None
+    tokens: Allowance | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.requests or self.tokens)
+
+
+UNSAID = Allowances()
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors in the order of the texts, and the tokens that the provider charged."""
+    """Vectors in the order of the texts, the tokens that were charged, and what is left."""
 
     vectors: "Vectors"
     tokens: int
+    left: Allowances = UNSAID
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,92 +2,52 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from math import inf
 
-from embedmigrate.engine.model import Report, Resumed, Waiting
+from embedmigrate.engine.gate import Gate
+from embedmigrate.engine.model import UNSAID, Allowance, Allowances, Report, Resumed, Waiting
+from embedmigrate.engine.rates import Bucket, Clock, Learned, lasting
+from embedmigrate.engine.widths import Fixed, Found
+from embedmigrate.errors import RateLimited
 
-Clock = Callable[[], float]
+_LOOK = 1.0
+"""Seconds after which whoever waits for a rate looks whether it has risen."""
 
-_RECOVERY = 8
-"""Clean rounds of requests before one more is let in flight after a 429 lowered the number."""
+_NO_TIME = 0.001
+"""Seconds that are not worth a sleep: what was taken too early is paid for by the next one."""
 
 
 class Abandoned(Exception):  # noqa: N818  not an error: the run is ending
     """The run is stopping: what still waits for its turn shall not be sent."""
 
 
-class Bucket:
-    """A token bucket that may go into debt, so that a request above its size still passes.
+@dataclass(slots=True)
+class Turn:
+    """One request: about how many tokens it holds, and when it was let through."""
 
-    Args:
-        per_minute: Units let through in a minute.
-        clock: Seconds from any origin.
-    """
-
-    def __init__(self, per_minute: float, clock: Clock) -> None:
-        self._rate = per_minute / 60
-        # Two seconds of allowance: providers enforce minute limits over shorter windows as well.
-        self._size = max(1.0, self._rate * 2)
-        self._level = self._size
-        self._clock = clock
-        self._then = clock()
-
-    def take(self, units: float) -> float:
-        """Take `units`; the seconds to wait until they are covered."""
-        now = self._clock()
-        self._level = min(self._size, self._level + (now - self._then) * self._rate)
-        self._then = now
-        self._level -= units
-        return max(0.0, -self._level / self._rate)
-
-
-class _Gate:
-    """A semaphore whose width may change while it is in use."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.held = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def enter(self) -> None:
-        if self.held < self.width and not self._waiting:
-            self.held += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        self.held -= 1
-        self.wake()
-
-    def wake(self) -> None:
-        while self._waiting and self.held < self.width:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self.held += 1
-                turn.set_result(None)
-
-    def dismiss(self) -> None:
-        """Wake everybody, whatever the width."""
-        self.width = max(self.width, self.held + len(self._waiting))
-        self.wake()
+    tokens: int
+    at: float = inf
 
 
 class Governor:
-    """Lets requests through: a gate that narrows on 429, two buckets, one shared cooldown.
+    """Lets requests through: a gate, a bucket for requests and one for tokens, a shared cooldown.
 
     The first request goes alone: a wrong key, model or width is met once and not by every worker
-    at the same time. The number in flight halves on a 429 (once a cooldown, however many requests
-    met it) and recovers by one after `_RECOVERY` clean rounds: additive increase, multiplicative
-    decrease, as in TCP (Chiu and Jain, 1989).
+    at the same time. Then the gate is as wide as the operator said, narrower after a 429; or,
+    with `auto`, as wide as pays, while the buckets follow the provider's rate.
+    docs/explanation/concurrency.md tells how.
+
+    Args:
+        concurrency: Requests in flight at most.
+        auto: Find out how many up to then pay, and how fast they may follow one another.
+        report: Told of each cooldown and its end.
+        rpm: Requests a minute at most.
+        tpm: Tokens a minute at most.
+        delay: Seconds for which a place stays taken after its request.
+        clock: Seconds from any origin.
     """
 
     def __init__(
@@ -95,31 +55,42 @@ class Governor:
         concurrency: int,
         *,
         report: Report,
+        auto: bool = False,
         rpm: float | None = None,
         tpm: float | None = None,
         delay: float = 0.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self.most = concurrency
-        self.allowed = concurrency
         self.last_success = float("-inf")
         self.closed = asyncio.Event()
-        self._gate = _Gate(1)
-        self._requests = Bucket(rpm, clock) if rpm else None
-        self._tokens = Bucket(tpm, clock) if tpm else None
+        self._width: Fixed | Found = Found(concurrency) if auto else Fixed(concurrency)
+        self._learned = Learned() if auto else None
+        self._left = UNSAID
+        self._left_at = float("-inf")
+        self._writing = 0
+        self._gate = Gate(1)
+        self._queue = asyncio.Lock()
+        self._requests = Bucket(rpm or inf, clock)
+        self._tokens = Bucket(tpm or inf, clock)
         self._delay = delay
         self._clock = clock
         self._report = report
         self._until = float("-inf")
-        self._clean = 0
+        self._refused_at = float("-inf")
         self._cooling = 0
+
+    @property
+    def allowed(self) -> int:
+        """Requests that may be in flight now."""
+        return self._width.allowed
 
     @property
     def in_flight(self) -> int:
         return self._gate.held
 
     @asynccontextmanager
-    async def request(self, tokens: int) -> AsyncIterator[None]:
+    async def request(self, tokens: int) -> AsyncIterator[Turn]:
         """Hold one place in flight for the length of a request of about `tokens` tokens.
 
         The place stays taken for the operator's delay afterwards, while the caller already writes.
@@ -129,21 +100,41 @@ class Governor:
         """
         await self._gate.enter()
         try:
-            await self._paced(tokens)
-            yield
+            turn = Turn(tokens)
+            await self._paced(turn)
+            yield turn
+        except RateLimited:
+            self._refused(turn)
+            raise
         finally:
             if self._delay:
                 asyncio.get_running_loop().call_later(self._delay, self._gate.leave)
             else:
                 self._gate.leave()
 
-    async def _paced(self, tokens: int) -> None:
-        waits = [b.take(n) for b, n in ((self._requests, 1), (self._tokens, tokens)) if b]
-        await self.sleep(max(waits, default=0.0))
-        while (left := self._until - self._clock()) > 0:
-            await self._cool(left)
+    async def _paced(self, turn: Turn) -> None:
+        """One after the other, so that a rate that falls holds for those who already wait."""
+        async with self._queue:
+            self._requests.take(1)
+            self._tokens.take(turn.tokens)
+            while True:
+                if (left := self._until - self._clock()) > 0:
+                    await self._cool(left)
+                elif (left := self._wait()) > _NO_TIME:
+                    await self.sleep(min(left, _LOOK))
+                else:
+                    break
         if self.closed.is_set():
             raise Abandoned
+        turn.at = self._clock()
+
+    def _wait(self) -> float:
+        """Seconds until the buckets let the next request through."""
+        if self._learned:
+            age = self._clock() - self._left_at
+            self._requests.slow_down(_slower(self._learned.requests, self._left.requests, age))
+            self._tokens.slow_down(_slower(self._learned.tokens, self._left.tokens, age))
+        return max(self._requests.wait(), self._tokens.wait())
 
     async def _cool(self, seconds: float) -> None:
         self._cooling += 1
@@ -168,13 +159,30 @@ class Governor:
             return
         raise Abandoned
 
-    def succeeded(self) -> None:
-        self.last_success = self._clock()
-        if self.allowed < self.most:
-            self._clean += 1
-            if self._clean >= self.allowed * _RECOVERY:
-                self.allowed += 1
-                self._clean = 0
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A batch is on its way into the table: more of them than in flight are a backlog."""
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+
+    def succeeded(self, turn: Turn | None = None, left: Allowances = UNSAID) -> None:
+        """A good answer, and what the provider says is left."""
+        now = self.last_success = self._clock()
+        turn = turn or Turn(0, now)
+        if left:
+            self._left, self._left_at = left, now
+        if self._learned:
+            self._learned.granted(turn.tokens, now)
+        if isinstance(self._width, Fixed):
+            self._width.succeeded()
+        elif turn.at > self._refused_at:  # what was sent before the last 429 tells of another width
+            wanted = self._gate.crowded and not self._queue.locked()
+            self._width.answered(
+                now - turn.at, wanted=wanted, writing=self._writing, told=bool(self._left)
+            )
         self._widen()
 
     def _widen(self) -> None:
@@ -182,12 +190,21 @@ class Governor:
             self._gate.width = self.allowed
             self._gate.wake()
 
+    def _refused(self, turn: Turn) -> None:
+        """A 429 to a request that was sent after the last one: the others tell nothing new."""
+        if not self._learned or turn.at <= self._refused_at:
+            return
+        self._refused_at = self._clock()
+        self._learned.refused(self._refused_at)
+        if isinstance(self._width, Found):
+            self._width.limited()
+            self._gate.width = min(self._gate.width, self.allowed)
+
     def limited(self, seconds: float, *, attempt: int, asked: bool) -> None:
         """A 429: nobody sends for `seconds`, and fewer do afterwards."""
         now = self._clock()
-        self._clean = 0
-        if now >= self._until:
-            self.allowed = max(1, self.allowed // 2)
+        if isinstance(self._width, Fixed):
+            self._width.limited(first=now >= self._until)
             self._gate.width = min(self._gate.width, self.allowed)
         if now + seconds > self._until:
             self._until = now + seconds
@@ -204,3 +221,8 @@ class Governor:
         """Let nothing more be sent; whoever waits is told."""
         self.closed.set()
         self._gate.dismiss()
+
+
+def _slower(learned: float, said: Allowance | None, age: float) -> float:
+    """Units a second: the lower one of the two."""
+    return min(learned, lasting(said, age)) if said else learned

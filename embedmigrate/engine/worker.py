@@ -141,7 +141,7 @@ class Worker:
         async for attempt in retrying:
             with attempt:
                 tally.retries += attempt.retry_state.attempt_number > 1
-                async with self._governor.request(sum(row.tokens for row in part.rows)):
+                async with self._governor.request(sum(row.tokens for row in part.rows)) as turn:
                     if len(part.rows) > self.limits.rows:
                         raise Outgrown
                     tally.requests += 1
@@ -150,7 +150,7 @@ class Worker:
                     embedded = await self._embedder.embed(question.texts)
                 tally.tokens += embedded.tokens
                 self._check_shape(embedded.vectors, len(question.texts))
-                self._governor.succeeded()
+                self._governor.succeeded(turn, embedded.left)
                 if self._answered:
                     self._answered(part.rows, embedded.tokens, question.saved)
                 tally.reused += question.saved
@@ -286,7 +286,8 @@ class Worker:
             vectors = vectors[fit]
         if not rows:
             return again
-        written = await self._sink.write(rows, vectors, force=force)
+        with self._governor.writing():
+            written = await self._sink.write(rows, vectors, force=force)
         tally.add(written)
         self._ever_stored = self._ever_stored or written.stored > 0
         self._refused_in_a_row = 0

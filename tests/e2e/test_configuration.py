@@ -58,7 +58,7 @@ def test_every_setting_has_its_value_and_origin(cli: CommandLine) -> None:
         "api_key": ("sk-...9xQ2", "environment OPENAI_API_KEY"),
         "retries": (8, "default"),
         "model": ("text-embedding-3-small", "default for openai"),
-        "concurrency": (8, "default for openai"),
+        "concurrency": ("auto", "default"),
         "json": (True, "--json"),
     }
     assert {k: (settings[k]["value"], settings[k]["origin"]) for k in expected} == expected

@@ -15,6 +15,7 @@ import pytest
 
 from tests import tables
 from tests.e2e.jobs import ok, summary_of
+from tests.provider import tokens_of
 from tests.verifier import Rows, Verifier
 
 if TYPE_CHECKING:
@@ -601,3 +602,31 @@ def test_the_same_text_is_paid_for_once(job: Job, session: Session) -> None:
     assert job.sent_twice() == []
     assert job.sent() == 105
     assert json.loads(done.stdout.splitlines()[-1])["texts_reused"] == 95
+
+
+_A_MINUTE = 360
+
+
+@pytest.mark.parametrize("limit", ["requests", "tokens"])
+def test_auto_keeps_just_below_what_the_provider_allows(
+    job: Job, session: Session, limit: str
+) -> None:
+    """Two seconds' worth in the provider's buckets; from a cold start, against the real clock."""
+    tables.articles(session, 600, width=8)
+    texts = [body for (body,) in session.execute("SELECT body FROM articles WHERE body <> ''")]
+    job.provider.latency = 0.1
+    job.provider.burst_seconds = 2
+    if limit == "requests":
+        job.provider.bucket_rpm = _A_MINUTE
+    else:
+        job.provider.bucket_tpm = _A_MINUTE * 5 * tokens_of(texts) / len(texts)
+
+    ok(job.run("--batch-size", "5"))
+
+    asked = job.provider.requests
+    refused = sum(request.status == 429 for request in asked)
+    granted = [request for request in asked if request.status == 200]
+    assert refused < 0.05 * len(asked)
+    seconds = max(r.at for r in granted) - min(r.at for r in granted)
+    assert len(granted) / seconds * 60 >= 0.9 * _A_MINUTE
+    assert job.sent_twice() == []

@@ -51,6 +51,7 @@ class World:
         self.most_texts = chance.choice((None, None, None, 2, 5))
         self.embedder = Provider(self)
         self.size, self.concurrency = chance.choice(SIZES), chance.choice((1, 2, 4, 8))
+        self.auto = chance.random() < 0.5
         self.sent_behind = 0
         self.aborted = False
         if chance.random() < 0.3:
@@ -60,7 +61,7 @@ class World:
         self.job, self.ledger = self._job()
 
     def _job(self) -> tuple[Job, Ledger]:
-        governor = Governor(self.concurrency, report=self._hear, clock=loop_time)
+        governor = Governor(self.concurrency, auto=self.auto, report=self._hear, clock=loop_time)
         intake = Intake(len, lambda text, tokens: text[:tokens], exact=True)
         limits = Limits(self.size, 1_000_000, 1_000_000)
         worker = Worker(

@@ -513,3 +513,16 @@ toml_values = st.recursive(
 def test_whatever_a_file_holds_it_is_settings_or_a_list_of_problems(values: dict[str, Any]) -> None:
     with suppress(ConfigError):
         assert set(values) <= set(load(values, environ={}).origins)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), ("12", 12), (12, 12)])
+def test_concurrency_is_a_number_or_found(given: object, kept: object) -> None:
+    assert loaded({}).settings.concurrency == "auto"
+    assert loaded({"concurrency": given}).settings.concurrency == kept
+
+
+@pytest.mark.parametrize("given", ["0", "257", "many", "1.5", ""])
+def test_no_other_concurrency_is_taken(given: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        loaded({"concurrency": given})
+    assert "--concurrency" in str(raised.value)

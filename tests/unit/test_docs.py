@@ -302,3 +302,9 @@ def test_one_sentence_a_line(page: Path) -> None:
             continue  # tables, headings, items of lists
         plain = re.sub(r"`[^`]*`|\([^)]*\)", "x", line)
         assert not re.search(r"[a-z][.!?] [A-Z]", plain), line
+
+
+def test_the_picture_of_the_rates_is_drawn_from_runs() -> None:
+    kept = (DOCS / "concurrency.svg").read_text("utf-8")
+    drawn = _script("concurrency").draw()
+    assert _text_of(drawn) == _text_of(kept), "run: python docs/concurrency.py"

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedmigrate.engine.model import Resumed, Waiting
-from embedmigrate.engine.pacing import Abandoned, Bucket, Governor
+from embedmigrate.engine.pacing import Abandoned, Governor
+from embedmigrate.engine.rates import Bucket
 from tests.fakes import loop_time, virtually
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedmigrate.embedders.refusals import refusal, retry_after
+from embedmigrate.embedders.headers import allowances, retry_after
+from embedmigrate.embedders.refusals import refusal
+from embedmigrate.engine.model import UNSAID, Allowance, Allowances
 from embedmigrate.errors import (
     Exit,
     ProviderError,
@@ -328,3 +330,27 @@ def test_a_redirect_names_the_host_and_nothing_else_of_the_address(
 def test_a_code_is_shown_because_it_tells_what_to_do() -> None:
     assert "invalid_api_key" in refused(401, error("invalid_api_key", CANARY)).message
     assert WHO in refused(401).message
+
+
+def test_what_is_left_is_read_from_a_good_answer() -> None:
+    headers = {
+        "x-ratelimit-limit-requests": "3000",
+        "x-ratelimit-remaining-requests": "2999",
+        "x-ratelimit-reset-requests": "20ms",
+        "x-ratelimit-limit-tokens": "1000000",
+        "x-ratelimit-remaining-tokens": "900000",
+        "x-ratelimit-reset-tokens": "6s",
+    }
+    requests, tokens = Allowance(3000, 2999, 0.02), Allowance(1_000_000, 900_000, 6)
+    assert allowances(headers) == Allowances(requests, tokens)
+    headers |= {"x-ratelimit-reset-tokens": "1m2.5s", "x-ratelimit-limit-requests": "many"}
+    assert allowances(headers) == Allowances(None, Allowance(1_000_000, 900_000, 62.5))
+
+
+@pytest.mark.parametrize("missing", ["limit", "remaining", "reset"])
+def test_a_part_of_what_is_left_says_nothing(missing: str) -> None:
+    headers = {f"x-ratelimit-{word}-tokens": "7" for word in ("limit", "remaining", "reset")}
+    assert allowances(headers).tokens == Allowance(7, 7, 7)
+    del headers[f"x-ratelimit-{missing}-tokens"]
+    assert allowances(headers) == UNSAID
+    assert not allowances(headers)
