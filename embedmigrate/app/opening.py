@@ -16,6 +16,7 @@ from embedmigrate.postgres.catalog import Server
 from embedmigrate.postgres.privileges import Burden
 from embedmigrate.postgres.resolution import Wish
 from embedmigrate.postgres.session import Connection, Database
+from embedmigrate.postgres.load import Limits, Load
 from embedmigrate.postgres.target import Target
 from embedmigrate.secrets import Secret
 
@@ -174,8 +175,16 @@ class Opening:
             await privileges.check_expressions(connection, self.target)
 
         await self.database.run(look)
+        await self.load.check()
         written = filter(None, (self.target.vector_column, self.target.updated_at_column))
         return f"SELECT, UPDATE ({', '.join(written)})"
+
+    @property
+    def load(self) -> Load:
+        """What the operator wants the run to leave room for."""
+        s = self.settings
+        limits = Limits(s.max_replica_lag, s.max_wal_rate, s.throttle_query)
+        return Load(self.database, limits)
 
     @property
     def place(self) -> Place:

@@ -16,6 +16,9 @@ _MINUTE = 60
 _HOUR = 3600
 _REASONS = {
     "provider_rate_limit": "provider rate limit",
+    "replica_lag": "a replica is behind",
+    "wal_rate": "more WAL than --max-wal-rate",
+    "throttle_query": "asked by --throttle-query",
     "asked": "asked by embedmigrate stop",
     "sigint": "Ctrl-C",
     "sigterm": "SIGTERM",
