@@ -13,10 +13,10 @@ from embedmigrate.errors import ConfigError, TargetError
 from embedmigrate.postgres import catalog, embedded, privileges, resolution
 from embedmigrate.postgres.address import parameters
 from embedmigrate.postgres.catalog import Server
+from embedmigrate.postgres.load import Limits, Load
 from embedmigrate.postgres.privileges import Burden
 from embedmigrate.postgres.resolution import Wish
 from embedmigrate.postgres.session import Connection, Database
-from embedmigrate.postgres.load import Limits, Load
 from embedmigrate.postgres.target import Target
 from embedmigrate.secrets import Secret
 

@@ -9,7 +9,6 @@ import psycopg
 from psycopg.sql import SQL
 
 from embedmigrate.errors import DatabaseAuthError, TargetError
-from embedmigrate.postgres.query import fetch_one
 from embedmigrate.postgres.session import Connection, Database, transaction
 
 _MB = 1_000_000
@@ -124,7 +123,10 @@ class Load:
     async def _one(self, query: str) -> tuple[Any, ...]:
         async def look(connection: Connection) -> tuple[Any, ...]:
             async with transaction(connection, statement_seconds=_QUERY_SECONDS, read_only=True):
-                found = await (await connection.execute(SQL(query))).fetchone()  # type: ignore[arg-type]
+                try:
+                    found = await (await connection.execute(SQL(query))).fetchone()
+                except psycopg.errors.ReadOnlySqlTransaction:  # which otherwise is a failover
+                    raise _unfit("it writes") from None
             return found or ()
 
         return await self._database.run(look)

@@ -42,7 +42,7 @@ def test_the_operators_query_holds_the_run_and_lets_it_go(job: Job, session: Ses
 
 
 def test_wal_is_written_no_faster_than_allowed(job: Job, session: Session) -> None:
-    rows, width, rate = 900, 1024, 1.0
+    rows, width, rate = 400, 1024, 0.3
     tables.articles(session, rows, gaps=False, width=width)
     table = Verifier(session)
     began = time.monotonic()
