@@ -14,6 +14,7 @@ from embedmigrate.errors import ConfigError, TargetError
 from embedmigrate.postgres import catalog, embedded, privileges, resolution
 from embedmigrate.postgres.address import parameters
 from embedmigrate.postgres.catalog import Server
+from embedmigrate.postgres.load import Limits, Load
 from embedmigrate.postgres.privileges import Burden
 from embedmigrate.postgres.resolution import Wish
 from embedmigrate.postgres.session import Connection, Database
@@ -198,6 +199,7 @@ class Opening:
             await privileges.check_expressions(connection, self.target)
 
         await self.database.run(look)
+        await self.load.check()
         doing = "SELECT, UPDATE" if self.target.side is None else "SELECT, INSERT, UPDATE"
         return f"{doing} ({', '.join(privileges.written(self.target))})"
 
@@ -208,6 +210,13 @@ class Opening:
             return f"add a vector({dimensions}) column and pass --vector-column"
         ddl = side_table_ddl(s.table, f"{s.side_table}_{dimensions}", dimensions)
         return f"another side table: {ddl}"
+
+    @property
+    def load(self) -> Load:
+        """What the operator wants the run to leave room for."""
+        s = self.settings
+        limits = Limits(s.max_replica_lag, s.max_wal_rate, s.throttle_query)
+        return Load(self.database, limits)
 
     @property
     def place(self) -> Place:

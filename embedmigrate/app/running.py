@@ -5,6 +5,7 @@ import contextlib
 from typing import Protocol
 
 from embedmigrate.app.keeper import Keeper
+from embedmigrate.app.kindness import keep_within
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
@@ -135,14 +136,17 @@ class EngineRun:
             last_words=last_words,
             on_stopping=stopping,
         )
-        keeping = asyncio.create_task(self._keeper.keep(self._ledger))
+        beside = [asyncio.create_task(self._keeper.keep(self._ledger))]
+        if (load := self._opening.load).limited:
+            beside.append(asyncio.create_task(keep_within(load, governor)))
         try:
             with stopper.listening(s.max_duration):
                 return await job.run()
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+            for task in beside:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     def _hear(self, event: Event) -> None:
         """The engine's events, on their way to the state file and to the audience."""

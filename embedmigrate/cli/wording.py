@@ -16,6 +16,9 @@ _MINUTE = 60
 _HOUR = 3600
 _REASONS = {
     "provider_rate_limit": "provider rate limit",
+    "replica_lag": "a replica is behind",
+    "wal_rate": "more WAL than --max-wal-rate",
+    "throttle_query": "asked by --throttle-query",
     "asked": "asked by embedmigrate stop",
     "sigint": "Ctrl-C",
     "sigterm": "SIGTERM",
@@ -89,6 +92,8 @@ def seconds_since(iso: str, now: float) -> float:
 
 
 def wait_words(code: str, seconds: float | None, attempt: int, *, asked: bool) -> str:
+    if code != "provider_rate_limit":
+        return f"holding back: {reason(code)}"
     how = " as asked by Retry-After" if asked else ""
     wait = f"waiting {seconds:.0f} s" if seconds is not None else "waiting"
     return f"{reason(code)} (429): {wait}{how}, attempt {attempt}"

@@ -105,6 +105,9 @@ class Settings:
     gentle: Annotated[bool, Option("Rate and retries", "One request at a time, 10 rows each, 1,000 ms apart.", JOB)] = False
     rpm: Annotated[float | None, Option("Rate and retries", "Requests a minute at most.", JOB, "N", gt=0)] = None
     tpm: Annotated[float | None, Option("Rate and retries", "Tokens a minute at most.", JOB, "N", gt=0)] = None
+    max_replica_lag: Annotated[float | None, Option("Rate and retries", "Hold back while the slowest replica is further behind.", JOB, "TIME", gt=0)] = None
+    max_wal_rate: Annotated[float | None, Option("Rate and retries", "Hold back when the server writes more WAL, in MB a second.", JOB, "MB", gt=0)] = None
+    throttle_query: Annotated[str | None, Option("Rate and retries", "Hold back while this SQL gives true or a number above 0.", JOB, "SQL")] = None
     retries: Annotated[int, Option("Rate and retries", "Requests for the same texts before the texts are suspected.", RUN, "N", ge=1)] = 8
     max_wait: Annotated[float, Option("Rate and retries", "How long the provider may stay away.", RUN, "TIME", ge=0)] = 600.0
     request_timeout: Annotated[float, Option("Rate and retries", "Deadline of one request, from first byte to last.", RUN, "TIME", gt=0)] = 60.0

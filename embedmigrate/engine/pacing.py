@@ -210,6 +210,14 @@ class Governor:
             self._until = now + seconds
             self._report(Waiting("provider_rate_limit", seconds, attempt, asked))
 
+    def pause(self, seconds: float, reason: str) -> None:
+        """Nobody sends for `seconds`, for another reason than the provider's; told once."""
+        now = self._clock()
+        fresh = now >= self._until
+        self._until = max(self._until, now + seconds)
+        if fresh:
+            self._report(Waiting(reason, None, 0, asked=True))
+
     def alive_since(self, moment: float) -> bool:
         """Whether the provider has answered well after `moment` of the governor's clock."""
         return self.last_success > moment

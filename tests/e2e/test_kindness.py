@@ -1,0 +1,69 @@
+"""A run that holds back for the database's sake, says why, and goes on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import tables
+from tests.e2e.jobs import ok
+from tests.verifier import Verifier
+
+if TYPE_CHECKING:
+    from tests.e2e.jobs import Job
+    from tests.tables import Session
+
+SIZES = ("--batch-size", "10", "--concurrency", "2")
+
+
+def test_the_operators_query_holds_the_run_and_lets_it_go(job: Job, session: Session) -> None:
+    tables.articles(session, 200, gaps=False)
+    session.execute("CREATE TABLE busy (yes boolean)")
+    session.execute("INSERT INTO busy VALUES (false)")
+    table = Verifier(session)
+    job.provider.latency = 0.2
+    process = job.start(*SIZES, "-v", "--throttle-query", "SELECT yes FROM busy")
+    job.provider.wait_for_arrivals(3)
+    session.execute("UPDATE busy SET yes = true")
+    time.sleep(2.5)  # it looks once a second
+    held = job.provider.arrived
+    time.sleep(1.5)
+    assert job.provider.arrived == held < 20
+    assert "asked by --throttle-query" in job.run(command="status").stdout
+    session.execute("UPDATE busy SET yes = false")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "reason=throttle_query" in said
+    table.check()
+    assert job.sent_twice() == []
+
+
+def test_wal_is_written_no_faster_than_allowed(job: Job, session: Session) -> None:
+    rows, width, rate = 400, 1024, 0.3
+    tables.articles(session, rows, gaps=False, width=width)
+    table = Verifier(session)
+    began = time.monotonic()
+    done = ok(replace(job, dimensions=width).run("--max-wal-rate", str(rate), "--batch-size", "50"))
+    seconds = time.monotonic() - began
+    table.check()
+    # The vectors alone, without what comes on top, and without the first second's.
+    assert seconds > rows * width * 4 / 1e6 / rate - 2
+    assert "reason=wal_rate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT", "SELECT 'yes'", "SELECT 1, 2", "SELECT x FROM nothing", "DELETE FROM articles"],
+)
+def test_a_query_that_gives_no_answer_is_refused_before_anything_is_sent(
+    job: Job, session: Session, query: str
+) -> None:
+    tables.articles(session, 10, gaps=False)
+    done = ok(job.run("--throttle-query", query), 10)
+    assert "--throttle-query cannot be used" in done.stderr
+    assert job.provider.arrived == 0
+    row = session.execute("SELECT count(*) FROM articles").fetchone()
+    assert row == (10,)
