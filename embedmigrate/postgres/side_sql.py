@@ -8,7 +8,6 @@ from embedmigrate.postgres.target import SideTable, Target
 from embedmigrate.postgres.terms import (
     Identifier,
     column,
-    digest,
     join,
     key_aliases,
     key_columns,
@@ -16,6 +15,7 @@ from embedmigrate.postgres.terms import (
     same_keys,
     table,
     type_name,
+    unchanged,
 )
 
 KEPT = ("model", "dimensions", "text_sha256", "embedded_at")
@@ -31,13 +31,13 @@ def new_among(t: Target) -> Composed:
     return SQL(
         "SELECT count(*), (extract(epoch FROM now()) * 1000000)::bigint - 946684800000000"
         " FROM unnest({given}) AS _em_new({names}) JOIN ({rows}) ON {same}"
-        " WHERE {digest} = _em_new._em_digest AND _em_side._em_model IS NULL"
+        " WHERE {unchanged} AND _em_side._em_model IS NULL"
     ).format(
         given=join([*(SQL("%b::text[]") for _ in t.key), SQL("%b::bytea[]")]),
         names=join([*key_aliases(t), Identifier("_em_digest")]),
         rows=rows(t),
         same=same_keys(t),
-        digest=digest(t),
+        unchanged=unchanged(t),
     )
 
 
@@ -55,7 +55,7 @@ def merge(t: Target, side: SideTable, *, force: bool) -> Composed:
     Parameters, all binary: one text[] for each key column, bytea[] of SHA-256, vector[].
     Returns the keys written.
     """
-    guards: list[Composable] = [SQL("{} = _em_new._em_digest").format(digest(t))]
+    guards: list[Composable] = [unchanged(t)]
     replaced: Composable = SQL("true")
     if not force:
         guards.append(pending(t))

@@ -18,6 +18,7 @@ from embedmigrate.postgres.terms import (
     table,
     text,
     type_name,
+    unchanged,
     zoned,
 )
 
@@ -107,7 +108,7 @@ def update(t: Target, *, force: bool) -> Composed:
     if t.updated_at_column:
         now = SQL("now()") if zoned(t.updated_at_type) else SQL("now() AT TIME ZONE 'UTC'")
         assignments.append(SQL("{} = {}").format(Identifier(t.updated_at_column), now))
-    guards: list[Composable] = [same_keys(t), SQL("{} = _em_new._em_digest").format(digest(t))]
+    guards: list[Composable] = [same_keys(t), unchanged(t)]
     if not force:
         guards.append(pending(t))
     given = join(

@@ -107,6 +107,15 @@ def digest(t: Target) -> Composable:
     return SQL("sha256(convert_to({}, 'UTF8'))").format(text(t))
 
 
+def unchanged(t: Target) -> Composed:
+    """The row's text is still the one of the given digest.
+
+    As a filter and not as an equality, which the planner would take for a key of the join: it
+    would then hash the text of every pending row of the table for each batch.
+    """
+    return SQL("({} = _em_new._em_digest) IS TRUE").format(digest(t))
+
+
 def same_keys(t: Target) -> Composed:
     """A condition: the row is the one that `_em_new` names by its key as text."""
     return join(

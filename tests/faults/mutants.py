@@ -52,7 +52,7 @@ def unguarded_write() -> None:
     def update(t: Target, *, force: bool) -> Composed:
         whole = guarded(t, force=force).as_string(None)
         bare, found = re.subn(
-            r" AND sha256\(convert_to\(.*(?= RETURNING )", "", whole, flags=re.DOTALL
+            r" AND \(sha256\(convert_to\(.*(?= RETURNING )", "", whole, flags=re.DOTALL
         )
         blind, seen = re.subn(
             r", sha256\(.* IS DISTINCT FROM _em_new\._em_digest$", ", false", bare
