@@ -9,14 +9,15 @@ from embedmigrate.engine.model import Key, Noticed
 from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError
 from embedmigrate.state import JobFiles, RunState, job_name, network_file_system
+from embedmigrate.state.name import vector_place
 
 _UNFINISHED = {State.STOPPED, State.INTERRUPTED, State.FAILED, State.LIMIT_REACHED}
 
 
 def job_files(loaded: Loaded) -> JobFiles:
     s = loaded.settings
-    url = database_url(s.database_url)
-    return JobFiles(state_directory(s), job_name(url, s.table, s.vector_column))
+    place = vector_place(s.table, s.vector_column, s.side_table)
+    return JobFiles(state_directory(s), job_name(database_url(s.database_url), s.table, place))
 
 
 def check_place(files: JobFiles) -> list[Noticed]:

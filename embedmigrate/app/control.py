@@ -10,7 +10,7 @@ from embedmigrate.config.surroundings import state_directory
 from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError
 from embedmigrate.state import JobFiles, RunState, job_name
-from embedmigrate.state.name import qualified
+from embedmigrate.state.name import qualified, vector_place
 
 _POLL_SECONDS = 0.2
 
@@ -37,11 +37,12 @@ def jobs(loaded: Loaded) -> list[JobFiles]:
     """The files of the job that the settings name; of every job when they do not name one fully."""
     directory = state_directory(loaded.settings)
     s = loaded.settings
+    place = vector_place(s.table, s.vector_column, s.side_table)
     named = "table" in loaded.origins or "job" in loaded.origins
-    if s.database_url and (named or "vector_column" in loaded.origins):
-        name = job_name(s.database_url.reveal(), s.table, s.vector_column)
+    if s.database_url and (named or {"vector_column", "side_table"} & loaded.origins.keys()):
+        name = job_name(s.database_url.reveal(), s.table, place)
         return [JobFiles(directory, name)]
-    wanted = f".{qualified(s.table)}.{s.vector_column}" if named else None
+    wanted = f".{qualified(s.table)}.{place}" if named else None
     return [
         JobFiles(directory, path.name.removesuffix(".json"))
         for path in _state_files(directory)

@@ -72,6 +72,7 @@ class Keeper:
             target={
                 "table": opening.target.name,
                 "vector_column": opening.target.vector_column,
+                "side_table": opening.target.side.name if opening.target.side else None,
                 "primary_key": [k.name for k in opening.target.key],
                 "where": opening.database.place,
             },

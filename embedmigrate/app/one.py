@@ -15,7 +15,7 @@ from embedmigrate.engine.pacing import Governor
 from embedmigrate.engine.worker import Patience, Worker
 from embedmigrate.errors import Exit, TargetError
 from embedmigrate.postgres import census
-from embedmigrate.postgres.sink import ColumnSink
+from embedmigrate.postgres.sinks import open_sink
 from embedmigrate.postgres.source import find
 
 
@@ -69,7 +69,7 @@ async def _embed(opening: Opening, row: Row) -> Outcome:
         check_width(embedder, opening)
         worker = Worker(
             embedder,
-            ColumnSink(opening.database, opening.target),
+            open_sink(opening.database, opening.target),
             Governor(1, report=lambda _event: None),
             limits=opening.choice.limits,
             admit=lambda changed: intake.admit(changed, limit),

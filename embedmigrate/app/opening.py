@@ -1,5 +1,6 @@
 """Opens the database and the model, checking at each step, before anything is spent."""
 
+import shlex
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Self
@@ -16,6 +17,7 @@ from embedmigrate.postgres.catalog import Server
 from embedmigrate.postgres.privileges import Burden
 from embedmigrate.postgres.resolution import Wish
 from embedmigrate.postgres.session import Connection, Database
+from embedmigrate.postgres.side_resolution import SideWish
 from embedmigrate.postgres.target import Target
 from embedmigrate.secrets import Secret
 
@@ -124,6 +126,12 @@ class Opening:
         return f"{self.database.place}, PostgreSQL {self.server.version}, {vectors}{pooled}"
 
     async def resolve(self) -> str:
+        """Find the table and its columns.
+
+        Raises:
+            ConfigError: Settings that contradict a side table.
+            TargetError: Something is missing or does not fit.
+        """
         s = self.settings
         stamped = s.updated_at_column or "embedding_updated_at"
         wish = Wish(
@@ -136,6 +144,7 @@ class Opening:
             row_updated_at_column=s.row_updated_at_column,
             where=s.where,
             optional_updated_at=s.updated_at_column is None,
+            side=self._side(),
         )
 
         async def look(connection: Connection) -> tuple[Target, Burden]:
@@ -145,7 +154,22 @@ class Opening:
         self.target, self.burden = await self.database.run(look)
         t = self.target
         key = ", ".join(f"{k.name} {k.type}" for k in t.key)
-        return f"{t.name}.{t.vector_column} {t.vector_type}({t.dimensions}), key {key}"
+        beside = f" for {t.name}" if t.side else ""
+        return f"{t.place} {t.vector_type}({t.dimensions}){beside}, key {key}"
+
+    def _side(self) -> SideWish | None:
+        s = self.settings
+        if s.side_table is None:
+            return None
+        if s.row_updated_at_column or s.updated_at_column not in {None, "none"}:
+            raise ConfigError(
+                "--side-table does without --updated-at-column and --row-updated-at-column",
+                code="setting_invalid",
+                facts=("The hash of each text tells exactly which vectors are stale.",),
+                hint="leave both out; --updated-at-column none overrides a file",
+            )
+        ddl = side_table_ddl(s.table, s.side_table, self.choice.dimensions)
+        return SideWish(s.side_table, s.vector_column, self.choice.name, ddl)
 
     def fit(self) -> str:
         """Does the model give what the column takes?"""
@@ -157,13 +181,13 @@ class Opening:
                 "vector dimensions do not match",
                 code="dimension_mismatch",
                 facts=(
-                    f"{t.name}.{t.vector_column} is {t.vector_type}({t.dimensions}); "
+                    f"{t.place} is {t.vector_type}({t.dimensions}); "
                     f"{choice.name} gives {choice.dimensions}. Nothing was sent or written.",
                 ),
                 hint=(
                     f"--dimensions {t.dimensions} (this model can shorten), or " if shorter else ""
                 )
-                + f"add a vector({choice.dimensions}) column and pass --vector-column",
+                + self.wider(choice.dimensions),
             )
         known_width = "gives" if choice.dimensions else "is expected to give"
         return f"{choice.name} {known_width} {t.dimensions} dimensions"
@@ -174,8 +198,16 @@ class Opening:
             await privileges.check_expressions(connection, self.target)
 
         await self.database.run(look)
-        written = filter(None, (self.target.vector_column, self.target.updated_at_column))
-        return f"SELECT, UPDATE ({', '.join(written)})"
+        doing = "SELECT, UPDATE" if self.target.side is None else "SELECT, INSERT, UPDATE"
+        return f"{doing} ({', '.join(privileges.written(self.target))})"
+
+    def wider(self, dimensions: int) -> str:
+        """What to do for vectors of another width."""
+        s = self.settings
+        if s.side_table is None:
+            return f"add a vector({dimensions}) column and pass --vector-column"
+        ddl = side_table_ddl(s.table, f"{s.side_table}_{dimensions}", dimensions)
+        return f"another side table: {ddl}"
 
     @property
     def place(self) -> Place:
@@ -193,6 +225,7 @@ class Opening:
             text=str(t.text),
             text_columns=t.text.columns,
             vector_column=t.vector_column,
+            side_table=t.side.name if t.side else None,
             vector_type=t.vector_type,
             dimensions=t.dimensions,
             provider=self.choice.provider,
@@ -202,6 +235,7 @@ class Opening:
     def fingerprint(self) -> dict[str, str]:
         """What may not change while vectors of one model fill one column."""
         t = self.target
+        beside = {"side table": f"{t.side.name} ({t.side.oid})"} if t.side else {}
         host = "" if self.choice.provider in {"local", "hash"} else self.access.host
         return {
             "database": self.server.identity,
@@ -212,7 +246,7 @@ class Opening:
             "model": f"{self.choice.provider}/{self.choice.name}",
             "dimensions": str(t.dimensions),
             "provider host": host,
-        }
+        } | beside
 
     def warnings(self, selected: int) -> list[Noticed]:
         """What will make a run over so many rows slow."""
@@ -228,6 +262,12 @@ class Opening:
             message = f"row trigger {names} fires for every vector written"
             found.append(Noticed("row_trigger", message, minor=True))
         return found
+
+
+def side_table_ddl(table: str, side_table: str, dimensions: int | None) -> str:
+    """The command that prints what creates such a side table."""
+    words = ["embedmigrate", "init", "--sql", "--table", table, "--side-table", side_table]
+    return shlex.join([*words, "--dimensions", str(dimensions)] if dimensions else words)
 
 
 def database_url(given: Secret | None) -> str:

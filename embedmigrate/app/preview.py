@@ -91,7 +91,7 @@ class Preview:
         except EmbedMigrateError as error:
             # A live run is worth knowing and no reason against a plan; nor is a role that may
             # only read: the preview is its to run.
-            mild = name == "other run" or error.details.get("privilege") == "UPDATE"
+            mild = name == "other run" or error.details.get("privilege") in {"UPDATE", "INSERT"}
             self._checks.append(Check(name, "warning" if mild else "failed", error.message, error))
 
     def _passed(self, name: str) -> bool:
@@ -209,6 +209,7 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
     async with Opening(loaded, connections=2) as opening:
         await opening.connect()
         await opening.resolve()
+        orphaned = None
         if estimated:
             taken = await census.estimate(opening.database, opening.target)
             counts, planned = planning.counts_of(taken), None
@@ -216,15 +217,17 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
             counts = await planning.count(opening)
             rows = counts.missing + counts.stale
             planned = await planning.estimate(opening, planning.counter_of(opening), counts, rows)
+            orphaned = await census.orphans(opening.database, opening.target)
         below = fail_under is not None and counts.coverage * 100 < fail_under
         return Stats(
             place=opening.place,
             counts=counts,
-            tracks_staleness=opening.target.row_updated_at_column is not None,
+            tracks_staleness=opening.target.tracks_staleness,
             indexes=opening.burden.indexes,
             model_of_last_run=_model_of_last_run(loaded),
             estimate=planned,
             exit_code=Exit.GATE if below else Exit.OK,
+            orphaned=orphaned,
         )
 
 

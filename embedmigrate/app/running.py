@@ -29,7 +29,7 @@ from embedmigrate.engine.ports import Embedder, Source
 from embedmigrate.engine.states import State
 from embedmigrate.engine.worker import Patience, Worker
 from embedmigrate.errors import Exit, TargetError
-from embedmigrate.postgres.sink import ColumnSink
+from embedmigrate.postgres.sinks import open_sink
 from embedmigrate.state import JobFiles
 
 
@@ -103,7 +103,7 @@ class EngineRun:
         text_tokens = opening.choice.limits.text_tokens
         return Worker(
             embedder,
-            ColumnSink(opening.database, opening.target),
+            open_sink(opening.database, opening.target),
             governor,
             limits=opening.choice.limits,
             admit=lambda row: self._intake.admit(row, text_tokens),
@@ -182,8 +182,8 @@ def check_width(embedder: Embedder, opening: Opening) -> None:
             "vector dimensions do not match",
             code="dimension_mismatch",
             facts=(
-                f"{t.name}.{t.vector_column} is {t.vector_type}({t.dimensions}); "
+                f"{t.place} is {t.vector_type}({t.dimensions}); "
                 f"{opening.choice.name} gives {embedder.dimensions}. Nothing was sent or written.",
             ),
-            hint=f"add a vector({embedder.dimensions}) column and pass --vector-column",
+            hint=opening.wider(embedder.dimensions),
         )

@@ -10,7 +10,8 @@ from embedmigrate.app.proposing import propose
 from embedmigrate.app.values import Setup
 from embedmigrate.config import Loaded
 from embedmigrate.errors import ConfigError, TargetError
-from embedmigrate.postgres import ddl, survey
+from embedmigrate.postgres import ddl, side_ddl, survey
+from embedmigrate.postgres.side_resolution import in_schema_of
 from embedmigrate.postgres.survey import Survey, Table
 from embedmigrate.postgres.texts import likely
 
@@ -22,8 +23,15 @@ async def inspect(loaded: Loaded) -> Setup:
     """The jobs of all tables with a vector column, or of `--table`.
 
     Raises:
+        ConfigError: A side table is asked for.
         TargetError: There is no vector column to fill.
     """
+    if loaded.settings.side_table:
+        raise ConfigError(
+            "init proposes no jobs for a side table",
+            code="setting_invalid",
+            hint="init --sql prints its DDL; in the file it is the setting side_table of a job",
+        )
     async with Opening(loaded, connections=1) as opening:
         where = await opening.connect(needs_pgvector=False)
         found = await _survey(opening)
@@ -54,6 +62,9 @@ async def statements(loaded: Loaded, dimensions: int) -> str:
             ddl.comment("Printed by embedmigrate init --sql; nothing was executed."),
             ddl.extension(found),
         ]
+        if opening.settings.side_table:
+            parts += _of_side_table(opening, found, dimensions)
+            return "\n\n".join(parts)
         chosen = [t for t in found.tables if t.vectors or _named(opening)]
         if chosen:
             why = "Rather fail than make everybody wait behind ALTER TABLE:"
@@ -84,8 +95,20 @@ def _of_column(found: Survey, table: Table, vector: str, dimensions: int) -> str
     return "\n\n".join(parts)
 
 
+def _of_side_table(opening: Opening, found: Survey, dimensions: int) -> list[str]:
+    s, source = opening.settings, found.tables[0]
+    schema, name = in_schema_of(source.schema, s.side_table or "")
+    side = side_ddl.side_table(source, schema, name)
+    return [
+        ddl.comment(f"{side.setting} for {source.setting}, {s.vector_column}"),
+        side_ddl.creation(found, source, side, s.vector_column, dimensions),
+        ddl.vector_index(found, side, s.vector_column, dimensions),
+    ]
+
+
 async def _survey(opening: Opening) -> Survey:
-    return await opening.database.run(partial(survey.take, wanted=_named(opening)))
+    wanted = opening.settings.table if opening.settings.side_table else _named(opening)
+    return await opening.database.run(partial(survey.take, wanted=wanted))
 
 
 def _named(opening: Opening) -> str | None:

@@ -69,6 +69,12 @@ class Place:
     dimensions: int
     provider: str
     model: str
+    side_table: str | None = None
+
+    @property
+    def filled(self) -> str:
+        """The column that is filled, with its table."""
+        return f"{self.side_table or self.table}.{self.vector_column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +150,14 @@ class DryRun:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
+    """Coverage of a table.
+
+    Attributes:
+        tracks_staleness: Whether the number of stale rows means anything.
+        indexes: Name, method and validity of each vector index.
+        orphaned: Vectors of rows that are gone; None where there is no side table.
+    """
+
     place: Place
     counts: Counts
     tracks_staleness: bool
@@ -151,6 +165,7 @@ class Stats:
     model_of_last_run: str | None
     estimate: Estimate | None
     exit_code: Exit = Exit.OK
+    orphaned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

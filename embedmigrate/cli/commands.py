@@ -188,7 +188,8 @@ def _show_status(scene: Scene) -> None:
             print(jsonl.no_status(), flush=True)  # noqa: T201
     elif not found:
         s = scene.loaded.settings
-        job = f"{s.table}.{s.vector_column} " if "table" in scene.loaded.origins else ""
+        place = f"{s.side_table or s.table}.{s.vector_column} "
+        job = place if "table" in scene.loaded.origins else ""
         out.print(f"No run recorded for {job or 'any job '}in {surroundings.state_directory(s)}.")
     elif len(found) == 1:
         from embedmigrate.cli import status as report  # noqa: PLC0415
@@ -198,7 +199,7 @@ def _show_status(scene: Scene) -> None:
         for one in found:
             done = one.run.progress.get("done_ratio") or 0.0
             out.print(
-                f"{one.run.target['table']}.{one.run.target['vector_column']}  {one.run.state}  "
+                f"{one.run.place}  {one.run.state}  "
                 f"{int(done * 100)} %  run {one.run.run_id}  on {one.run.target['where']}"
             )
 

@@ -39,6 +39,7 @@ def target(place: Place) -> dict[str, Any]:
         "text": place.text,
         "text_columns": list(place.text_columns),
         "vector_column": place.vector_column,
+        "side_table": place.side_table,
         "vector_type": place.vector_type,
         "dimensions": place.dimensions,
     }
@@ -220,7 +221,8 @@ def stats(s: Stats) -> str:
                 "eligible": c.eligible,
                 "embedded": c.embedded,
                 "missing": c.missing,
-                "stale": c.stale if s.tracks_staleness else None,
+                "stale": c.stale if s.tracks_staleness and c.exact else None,
+                "orphaned": s.orphaned,
                 "exact": c.exact,
             },
             "coverage_ratio": round(c.coverage, 6),

@@ -74,7 +74,7 @@ class LineWatcher(Watcher):
             run_id=start.run_id,
             version=start.version,
             table=p.table,
-            column=p.vector_column,
+            column=p.filled if p.side_table else p.vector_column,
             model=p.model,
             dims=p.dimensions,
             pid=start.pid,

@@ -23,9 +23,8 @@ def stats(s: Stats, streams: Streams, *, tsv: bool) -> None:
         f"{method} index {name} ({'valid' if valid else 'INVALID'})"
         for name, method, valid in s.indexes
     )
-    head = (
-        f"{p.table}.{p.vector_column} · {p.vector_type}({p.dimensions}) · {indexes or 'no index'}"
-    )
+    beside = f" for {p.table}" if p.side_table else ""
+    head = f"{p.filled}{beside} · {p.vector_type}({p.dimensions}) · {indexes or 'no index'}"
     if not (streams.interactive and streams.out.is_terminal):
         streams.out.print(f"target: {redact(head)}")
         for label, value, note in listed:
@@ -57,10 +56,14 @@ def _figures(s: Stats) -> list[tuple[str, str, str]]:
         ("embedded", f"{sign}{wording.number(c.embedded)}", wording.percent(c.coverage)),
         ("missing", f"{sign}{wording.number(c.missing)}", wording.percent(_share(c.missing, c))),
     ]
-    if s.tracks_staleness:
+    if not c.exact:
+        listed.append(("stale", "not counted", "with --estimate"))
+    elif s.tracks_staleness:
         listed.append(("stale", wording.number(c.stale), "changed since it was embedded"))
     else:
         listed.append(("stale", "not tracked", "no --row-updated-at-column"))
+    if s.orphaned is not None:
+        listed.append(("orphaned", wording.number(s.orphaned), "vectors whose row is gone"))
     listed.append(("model of last run", s.model_of_last_run or "not tracked", ""))
     if s.estimate and (c.missing or c.stale):
         size, cost = estimate(s.estimate)

@@ -62,8 +62,9 @@ def opening(s: Started) -> Text:
     """The block above the bar."""
     size, cost = estimate(s.estimate)
     p = s.place
+    filled = p.filled if p.side_table else p.vector_column
     listed = [
-        ("Table", f"{p.table} ({p.text} -> {p.vector_column} {p.vector_type}({p.dimensions}))"),
+        ("Table", f"{p.table} ({p.text} -> {filled} {p.vector_type}({p.dimensions}))"),
         ("Model", f"{p.provider}/{p.model}, {p.dimensions} dimensions"),
         ("Rows", rows(s.counts)),
         ("Coverage", coverage(s.counts)),

@@ -14,7 +14,7 @@ def show(s: Status, streams: Streams) -> None:
     age = wording.duration(wording.seconds_since(run.updated_at, now))
     done, total = p.get("rows_done", 0), p.get("rows_total", 0)
     listed = [
-        ("Job", f"{run.target['table']}.{run.target['vector_column']} on {run.target['where']}"),
+        ("Job", f"{run.place} on {run.target['where']}"),
         ("State", _state_line(s)),
         (
             "Run",

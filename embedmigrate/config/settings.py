@@ -65,6 +65,7 @@ class Settings:
     text_sql: Annotated[str | None, Option("Target", "SQL expression over the row to embed instead of columns.", TABLE, "EXPRESSION")] = None
     where: Annotated[str | None, Option("Target", "SQL condition: only rows that meet it.", TABLE, "CONDITION")] = None
     vector_column: Annotated[str, Option("Target", "The vector(n) or halfvec(n) column to fill.", TABLE, "NAME")] = "embedding"
+    side_table: Annotated[str | None, Option("Target", "Keep the vectors in this table beside the other, with the hash of each text. --vector-column is one of its columns.", ALL, "NAME")] = None
     updated_at_column: Annotated[str | None, Option("Target", "Timestamp column set together with the vector; `none` for none. Default: embedding_updated_at, where there is one.", TABLE, "NAME")] = None
     row_updated_at_column: Annotated[str | None, Option("Target", "Timestamp of the row's last change: a vector older than it is stale.", TABLE, "NAME")] = None
     # Model

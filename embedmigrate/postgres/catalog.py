@@ -33,6 +33,8 @@ class Column:
     oid: int
     notnull: bool
     generated: bool
+    collation: int
+    has_default: bool
 
 
 def split_name(name: str) -> tuple[str | None, str]:
@@ -146,7 +148,8 @@ async def columns_of(connection: Connection, oid: int) -> list[Column]:
     rows = await fetch_all(
         connection,
         "SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.atttypmod,"
-        " a.atttypid::bigint, a.attnotnull, a.attgenerated <> ''"
+        " a.atttypid::bigint, a.attnotnull, a.attgenerated <> '',"
+        " a.attcollation::bigint, a.atthasdef OR a.attidentity <> ''"
         " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
         " WHERE a.attrelid = %s::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped"
         " ORDER BY a.attnum",

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed
 
 from embedmigrate.engine.model import Key
 from embedmigrate.errors import ConfigError
-from embedmigrate.postgres import counting, sql
+from embedmigrate.postgres import counting, side_sql, sql
 from embedmigrate.postgres.session import Connection, Database, transaction
 from embedmigrate.postgres.source import row
 from embedmigrate.postgres.target import Target
@@ -61,10 +61,24 @@ async def take(database: Database, t: Target) -> Census:
 
 async def estimate(database: Database, t: Target) -> Census:
     """From `reltuples` and the null fraction of the last ANALYZE; blank texts are not known."""
-    rows = await _fetch(database, counting.ESTIMATES, (t.table_oid, t.table_oid, t.vector_column))
-    total, null_fraction = rows[0]
+
+    async def known(oid: int) -> tuple[int, float]:
+        found = await _fetch(database, counting.ESTIMATES, (oid, oid, t.vector_column))
+        return int(found[0][0]), float(found[0][1])
+
+    total, null_fraction = await known(t.table_oid)
     missing = round(total * null_fraction)
+    if t.side is not None:
+        kept, null_fraction = await known(t.side.oid)
+        missing = max(0, total - round(kept * (1 - null_fraction)))
     return Census(total, 0, total - missing, missing, 0, exact=False)
+
+
+async def orphans(database: Database, t: Target) -> int | None:
+    """Vectors in the side table whose row is gone; None where there is no side table."""
+    if t.side is None:
+        return None
+    return int((await _fetch(database, side_sql.orphans(t, t.side)))[0][0])
 
 
 async def selected(database: Database, t: Target, *, after: Key | None, force: bool) -> int:

@@ -2,19 +2,18 @@
 
 from psycopg.sql import SQL, Composable, Composed, Literal
 
-from embedmigrate.postgres.sql import (
+from embedmigrate.postgres.pending import pending, rows, stale
+from embedmigrate.postgres.target import Target
+from embedmigrate.postgres.terms import (
+    digest,
     eligible,
     has_text,
     join,
     key_columns,
-    pending,
-    stale,
-    table,
     text,
     type_name,
     where,
 )
-from embedmigrate.postgres.target import Target
 
 
 def counts(t: Target) -> Composed:
@@ -26,12 +25,12 @@ def counts(t: Target) -> Composed:
         " count(*) FILTER (WHERE has_text AND pending AND NOT stale),"
         " count(*) FILTER (WHERE has_text AND stale)"
         " FROM (SELECT {has_text} AS has_text, {pending} AS pending, {stale} AS stale"
-        " FROM {table} WHERE {where}) AS _em_rows"
+        " FROM {rows} WHERE {where}) AS _em_rows"
     ).format(
         has_text=has_text(t),
         pending=pending(t),
         stale=stale(t),
-        table=table(t),
+        rows=rows(t),
         where=where(t),
     )
 
@@ -42,15 +41,15 @@ def count_selected(t: Target, *, after: bool, force: bool) -> Composed:
     if force and after:
         bounds = join(SQL("%s::{}").format(type_name(k.type)) for k in t.key)
         taken = SQL("(({}) > ({}) OR {})").format(key_columns(t), bounds, pending(t))
-    return SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(table(t), eligible(t), taken)
+    return SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(rows(t), eligible(t), taken)
 
 
 def repeated(t: Target, *, force: bool) -> Composed:
     """Rows that a run would take and whose text another of them has: all but the first."""
     taken: Composable = SQL("true") if force else pending(t)
-    return SQL(
-        "SELECT count(*) - count(DISTINCT sha256(convert_to({}, 'UTF8'))) FROM {} WHERE {} AND {}"
-    ).format(text(t), table(t), eligible(t), taken)
+    return SQL("SELECT count(*) - count(DISTINCT {}) FROM {} WHERE {} AND {}").format(
+        digest(t), rows(t), eligible(t), taken
+    )
 
 
 def sample(t: Target, *, force: bool, percent: float | None) -> Composed:
@@ -60,8 +59,8 @@ def sample(t: Target, *, force: bool, percent: float | None) -> Composed:
     """
     block = SQL(" TABLESAMPLE SYSTEM ({})").format(Literal(percent)) if percent else SQL("")
     taken: Composable = SQL("true") if force else pending(t)
-    return SQL("SELECT {} FROM {}{} WHERE {} AND {} LIMIT %s").format(
-        text(t), table(t), block, eligible(t), taken
+    return SQL("SELECT {} FROM {} WHERE {} AND {} LIMIT %s").format(
+        text(t), rows(t, block), eligible(t), taken
     )
 
 
@@ -74,4 +73,6 @@ ESTIMATES = SQL(
     " FROM parts LEFT JOIN pg_stats s ON s.schemaname = nspname AND s.tablename = relname"
     " AND s.attname = %s"
 )
-"""Planner's rows, and fraction without a vector. Parameters: table oid twice, vector column."""
+"""Planner's rows, and fraction without a vector. Parameters: table oid twice, vector column.
+
+Of a side table both are its own: its rows, and those without a vector."""

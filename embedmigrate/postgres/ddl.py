@@ -43,7 +43,7 @@ def additions(found: Survey, table: Table, vector: str, dimensions: int) -> str:
     columns = []
     if table.column(vector) is None:
         kind = new_type(dimensions)
-        columns.append(SQL("{} {}").format(Identifier(vector), _typed(found, kind, dimensions)))
+        columns.append(SQL("{} {}").format(Identifier(vector), typed(found, kind, dimensions)))
     if table.stamp(vector) is None:
         stamp = table.new_stamp(vector)
         if table.column(stamp) is None:
@@ -62,7 +62,7 @@ def new_type(dimensions: int) -> str:
 def width(found: Survey, table: Table, column: Column, dimensions: int) -> str:
     """For a column that takes any width and so can be neither checked nor indexed."""
     statement = SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {};").format(
-        _name(table), Identifier(column.name), _typed(found, column.base, dimensions)
+        _name(table), Identifier(column.name), typed(found, column.base, dimensions)
     )
     why = "The column has no width yet. This rewrites the table under an exclusive lock:"
     return comment(f"{why}\n{_text(statement)}")
@@ -96,7 +96,7 @@ def vector_index(found: Survey, table: Table, vector: str, dimensions: int) -> s
     if kind == _HALF or size > VECTOR_INDEX:
         notes.append("(halfvec needs pgvector 0.7 or newer)")
     if kind != _HALF and size > VECTOR_INDEX:
-        half = _typed(found, _HALF, size)
+        half = typed(found, _HALF, size)
         indexed = SQL("({}::{})").format(indexed, half)
         notes.append(f"A vector index ends at {VECTOR_INDEX:,} dimensions; queries cast alike,")
         notes.append(_text(SQL("ORDER BY {} <=> $1::{}.").format(indexed, half)))
@@ -119,7 +119,7 @@ def _name(table: Table) -> Composable:
     return Identifier(table.schema, table.table)
 
 
-def _typed(found: Survey, kind: str, dimensions: int) -> Composable:
+def typed(found: Survey, kind: str, dimensions: int) -> Composable:
     return SQL("{}({})").format(_qualified(found, kind), SQL(str(dimensions)))
 
 

@@ -13,7 +13,7 @@ async def take(connection: Connection, t: Target) -> None:
     Raises:
         LockedError: A session somewhere else holds it.
     """
-    name = f"embedmigrate:{t.table_oid}:{t.vector_column}"
+    name = f"embedmigrate:{t.vectors_oid}:{t.vector_column}"
     cursor = await connection.execute(
         "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)
     )
@@ -22,7 +22,7 @@ async def take(connection: Connection, t: Target) -> None:
         return
     holder, run_id = await _holder(connection, name)
     raise LockedError(
-        f"another run is working on {t.name}.{t.vector_column}",
+        f"another run is working on {t.place}",
         code="lock_held",
         facts=(holder,),
         hint="it runs on another machine or with another state directory: run embedmigrate status"

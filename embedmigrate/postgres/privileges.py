@@ -9,7 +9,11 @@ from embedmigrate.errors import DatabaseAuthError, TargetError
 from embedmigrate.postgres import sql
 from embedmigrate.postgres.query import fetch_all, fetch_one
 from embedmigrate.postgres.session import Connection
+from embedmigrate.postgres.side_sql import KEPT
 from embedmigrate.postgres.target import Target
+
+_ON_INSERT, _ON_UPDATE = 4, 16
+"""Bits of `pg_trigger.tgtype` (src/include/catalog/pg_trigger.h)."""
 
 
 async def check_privileges(connection: Connection, t: Target) -> None:
@@ -18,32 +22,63 @@ async def check_privileges(connection: Connection, t: Target) -> None:
     Raises:
         DatabaseAuthError: With the GRANT that is missing; `details` name the privilege.
     """
+    read = [*(k.name for k in t.key), *t.text.columns]
+    source = _Table(t.schema, t.name, t.table_oid)
+    if t.side is None:
+        await _usage(connection, source)
+        await _columns(connection, source, "SELECT", [*read, t.vector_column])
+        await _columns(connection, source, "UPDATE", written(t))
+        return
+    side = _Table(t.side.schema, t.side.name, t.side.oid)
+    for each in (source, side):
+        await _usage(connection, each)
+    await _columns(connection, source, "SELECT", read)
+    for privilege in ("SELECT", "INSERT", "UPDATE"):
+        await _columns(connection, side, privilege, written(t))
+
+
+def written(t: Target) -> list[str]:
+    """The columns that a run fills."""
+    if t.side is not None:
+        return [*(k.name for k in t.key), t.vector_column, *KEPT]
+    return [t.vector_column, *filter(None, [t.updated_at_column])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    schema: str
+    name: str
+    oid: int
+
+
+async def _usage(connection: Connection, table: _Table) -> None:
     user = connection.info.user
     usage = "SELECT has_schema_privilege(%s, 'USAGE')"
-    if not (await fetch_one(connection, usage, (t.schema,)))[0]:
+    if not (await fetch_one(connection, usage, (table.schema,)))[0]:
         raise DatabaseAuthError(
-            f'role "{user}" may not use the schema {t.schema}',
+            f'role "{user}" may not use the schema {table.schema}',
             code="privilege_missing",
-            hint=f"GRANT USAGE ON SCHEMA {t.schema} TO {user};",
+            hint=f"GRANT USAGE ON SCHEMA {table.schema} TO {user};",
             details={"privilege": "USAGE"},
         )
-    written = [t.vector_column, *filter(None, [t.updated_at_column])]
-    read = [*(k.name for k in t.key), *t.text.columns, t.vector_column]
-    for privilege, names in (("SELECT", read), ("UPDATE", written)):
-        for name in names:
-            allowed = await fetch_one(
-                connection,
-                "SELECT has_column_privilege(%s::bigint::oid, %s, %s)",
-                (t.table_oid, name, privilege),
+
+
+async def _columns(connection: Connection, table: _Table, privilege: str, names: list[str]) -> None:
+    user = connection.info.user
+    for name in names:
+        allowed = await fetch_one(
+            connection,
+            "SELECT has_column_privilege(%s::bigint::oid, %s, %s)",
+            (table.oid, name, privilege),
+        )
+        if not allowed[0]:
+            doing = {"SELECT": "read", "UPDATE": "update", "INSERT": "insert into"}[privilege]
+            raise DatabaseAuthError(
+                f'role "{user}" may not {doing} {table.name}.{name}',
+                code="privilege_missing",
+                hint=f"GRANT {privilege} ({', '.join(names)}) ON {table.name} TO {user};",
+                details={"privilege": privilege},
             )
-            if not allowed[0]:
-                doing = "update" if privilege == "UPDATE" else "read"
-                raise DatabaseAuthError(
-                    f'role "{user}" may not {doing} {t.name}.{name}',
-                    code="privilege_missing",
-                    hint=f"GRANT {privilege} ({', '.join(names)}) ON {t.name} TO {user};",
-                    details={"privilege": privilege},
-                )
 
 
 async def check_expressions(connection: Connection, t: Target) -> None:
@@ -87,12 +122,12 @@ async def read_burden(connection: Connection, t: Target) -> Burden:
         " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
         " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
         " WHERE i.indrelid = %s::bigint::oid AND a.attname = %s ORDER BY 1",
-        (t.table_oid, t.vector_column),
+        (t.vectors_oid, t.vector_column),
     )
     triggers = await fetch_all(
         connection,
         "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::bigint::oid AND NOT tgisinternal"
-        " AND tgenabled <> 'D' AND tgtype & 1 = 1 AND tgtype & 16 = 16 ORDER BY 1",
-        (t.table_oid,),
+        " AND tgenabled <> 'D' AND tgtype & 1 = 1 AND tgtype & %s > 0 ORDER BY 1",
+        (t.vectors_oid, _ON_UPDATE if t.side is None else _ON_UPDATE | _ON_INSERT),
     )
     return Burden(tuple((r[0], r[1], r[2]) for r in indexes), tuple(r[0] for r in triggers))

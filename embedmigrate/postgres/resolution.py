@@ -6,6 +6,7 @@ from embedmigrate.errors import TargetError
 from embedmigrate.postgres.catalog import Column, columns_of, find_table, key_of, named
 from embedmigrate.postgres.query import fetch_one
 from embedmigrate.postgres.session import Connection
+from embedmigrate.postgres.side_resolution import SideWish, read_side
 from embedmigrate.postgres.target import Target, TextKind, TextSource
 
 _INDEX_LIMIT = {"vector": 2000, "halfvec": 4000}
@@ -25,6 +26,7 @@ class Wish:
     row_updated_at_column: str | None
     where: str | None
     optional_updated_at: bool = False
+    side: SideWish | None = None
 
 
 async def read_target(connection: Connection, wish: Wish) -> Target:
@@ -37,7 +39,11 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
     columns = {c.name: c for c in await columns_of(connection, oid)}
     name = f"{schema}.{table}"
     key = await key_of(connection, oid, name, columns, wish.key_columns)
-    vector = _vector(named(columns, wish.vector_column, name, "--vector-column"), name)
+    side, holding, holder = None, columns, name
+    if wish.side:
+        side, holding = await read_side(connection, wish.side, (schema, oid, key, columns))
+        holder = side.name
+    vector = _vector(named(holding, wish.vector_column, holder, "--vector-column"), holder)
     updated = wish.updated_at_column
     if wish.optional_updated_at and updated not in columns:
         updated = None
@@ -65,7 +71,8 @@ async def read_target(connection: Connection, wish: Wish) -> Target:
         row_updated_at_column=wish.row_updated_at_column,
         where=wish.where,
         table_oid=oid,
-        undoable=await _undoable(connection, oid),
+        undoable=side is None and await _undoable(connection, oid),
+        side=side,
     )
 
 

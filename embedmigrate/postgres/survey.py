@@ -27,6 +27,8 @@ class Column:
     width: int
     indexes: Sequence[str]
     """Methods of the vector indexes over it."""
+    collation: str | None = None
+    """As SQL, where it is not that of the type."""
 
     @property
     def is_vector(self) -> bool:
@@ -153,7 +155,10 @@ SELECT a.attrelid::bigint, a.attname, format_type(a.atttypid, a.atttypmod), t.ty
                 AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
                 AND t.typname IN ('vector', 'halfvec')
                 AND m.amname NOT IN ('btree', 'hash', 'gin', 'gist', 'spgist', 'brin')
-              ORDER BY 1)
+              ORDER BY 1),
+       (SELECT quote_ident(cn.nspname) || '.' || quote_ident(o.collname)
+          FROM pg_collation o JOIN pg_namespace cn ON cn.oid = o.collnamespace
+         WHERE o.oid = a.attcollation AND a.attcollation <> t.typcollation)
   FROM pg_attribute a
   JOIN pg_type t ON t.oid = a.atttypid
   JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -36,6 +36,26 @@ class TextSource:
 
 
 @dataclass(frozen=True, slots=True)
+class SideTable:
+    """A table beside the source: the key, the vector, and what the vector was made from.
+
+    Attributes:
+        model: The name that this job's vectors get; one of another name is stale.
+        copies: Whether COPY can fill it: by the types of the key, and without row security.
+    """
+
+    schema: str
+    table: str
+    oid: int
+    model: str
+    copies: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     schema: str
     table: str
@@ -57,7 +77,24 @@ class Target:
     table_oid: int = 0
     undoable: bool = False
     """A trigger that fires after an update may take the vector away again."""
+    side: SideTable | None = None
+    """Where the vectors are kept, if not in the row itself; `vector_column` is one of its own."""
 
     @property
     def name(self) -> str:
         return f"{self.schema}.{self.table}"
+
+    @property
+    def vectors_oid(self) -> int:
+        """The table that holds the vectors."""
+        return self.side.oid if self.side else self.table_oid
+
+    @property
+    def place(self) -> str:
+        """The column that is filled."""
+        return f"{self.side.name if self.side else self.name}.{self.vector_column}"
+
+    @property
+    def tracks_staleness(self) -> bool:
+        stamped = self.row_updated_at_column is not None and self.updated_at_column is not None
+        return self.side is not None or stamped

@@ -1,4 +1,4 @@
-"""float32 arrays → the binary form of `vector[]` and `halfvec[]`, without a Python float."""
+"""float32 arrays → the binary form of vectors, in arrays and in COPY, without a Python float."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,8 @@ from psycopg import adapt, pq
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from embedmigrate.engine.vectors import Vectors
 
@@ -36,7 +38,24 @@ def vector_array(vectors: "Vectors", *, element: str, oid: int) -> VectorArray:
     """Encode shape (rows, dimensions) in one numpy operation.
 
     The layout is `array_recv` of PostgreSQL (dimensions, no NULLs, element type, length, lower
-    bound) around `vector_recv` of pgvector (int16 dimensions, int16 zero, big-endian components).
+    bound) around the fields.
+    """
+    header = np.array([1, 0, oid, len(vectors), 1], dtype=">u4")
+    return VectorArray(header.tobytes() + _fields(vectors, element).tobytes())
+
+
+def vector_fields(vectors: "Vectors", *, element: str) -> "list[memoryview]":
+    """Each vector as a field of binary COPY; shape (rows, dimensions)."""
+    fields = _fields(vectors, element)
+    data, size = memoryview(fields.tobytes()), fields.itemsize
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _fields(vectors: "Vectors", element: str) -> "NDArray[np.void]":
+    """Length in bytes and value: an array has its elements so, and COPY its fields.
+
+    The value is that of `vector_recv` of pgvector: int16 dimensions, int16 zero, big-endian
+    components.
     """
     rows, dimensions = vectors.shape
     component = np.dtype(_COMPONENT[element])
@@ -48,13 +67,12 @@ def vector_array(vectors: "Vectors", *, element: str, oid: int) -> VectorArray:
             ("components", component, (dimensions,)),
         ]
     )
-    elements = np.zeros(rows, dtype=layout)
-    elements["size"] = 4 + component.itemsize * dimensions
-    elements["dimensions"] = dimensions
+    fields = np.zeros(rows, dtype=layout)
+    fields["size"] = 4 + component.itemsize * dimensions
+    fields["dimensions"] = dimensions
     with np.errstate(over="ignore"):  # what does not fit halfvec is refused by the server, by row
-        elements["components"] = vectors
-    header = np.array([1, 0, oid, rows, 1], dtype=">u4")
-    return VectorArray(header.tobytes() + elements.tobytes())
+        fields["components"] = vectors
+    return fields
 
 
 def vector_text(components: "Sequence[float]") -> str:

@@ -165,7 +165,7 @@ class JobFiles:
         facts, details, place = [], {}, self.name
         with contextlib.suppress(CheckpointError):
             if state := self.load():
-                place = f"{state.target['table']}.{state.target['vector_column']}"
+                place = state.place
                 ratio = state.progress.get("done_ratio") or 0
                 facts = [
                     f"Run {state.run_id}, pid {state.pid} on {state.host}, user {state.user}, "

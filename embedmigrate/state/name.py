@@ -24,6 +24,15 @@ def job_name(url: str, table: str, column: str) -> str:
     return name
 
 
+def vector_place(table: str, column: str, side_table: str | None) -> str:
+    """What `job_name` takes for the column; a side table's, in the same schema, looks like none."""
+    if not side_table:
+        return column
+    plain = side_table.replace('"', "")
+    schema = qualified(table).partition(".")[0]
+    return f"{plain if '.' in plain else f'{schema}.{plain}'}~{column}"
+
+
 def qualified(table: str) -> str:
     """With its schema, and without the quotes that a name may be given in."""
     plain = table.replace('"', "")

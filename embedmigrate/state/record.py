@@ -48,6 +48,13 @@ class RunState:
     ended_at: str | None = None
     exit_code: int | None = None
 
+    @property
+    def place(self) -> str:
+        """The column that the run fills, with its table."""
+        side, table = self.target.get("side_table"), self.target["table"]
+        beside = f" for {table}" if side else ""
+        return f"{side or table}.{self.target['vector_column']}{beside}"
+
     def encode(self) -> bytes:
         body = asdict(self)
         head = {"format": FORMAT, "version": VERSION, "checksum": _checksum(body)}
