@@ -48,15 +48,14 @@ def copied(
         key_types: As in `KEYS`, for each column of the key.
         element: `vector` or `halfvec`.
     """
-    count = struct.pack(">h", len(key_types) + 5)
     encoders = [KEYS[name] for name in key_types]
-    common = _field(origin.model.encode()) + _field(struct.pack(">i", vectors.shape[1]))
-    time = _field(struct.pack(">q", origin.time))
+    begin = struct.pack(">h", len(encoders) + 5)
+    middle = _field(origin.model.encode()) + _field(struct.pack(">i", vectors.shape[1]))
+    end = _field(struct.pack(">q", origin.time))
     parts: list[bytes | memoryview] = [_HEADER]
     for row, vector in zip(rows, vector_fields(vectors, element=element), strict=True):
-        parts.append(count)
-        parts += (_field(encode(k)) for encode, k in zip(encoders, row.key, strict=True))
-        parts += (vector, common, _field(row.digest), time)
+        key = [_field(encode(value)) for encode, value in zip(encoders, row.key, strict=True)]
+        parts += (begin, *key, vector, middle, _field(row.digest), end)
     parts.append(_TRAILER)
     return b"".join(parts)
 

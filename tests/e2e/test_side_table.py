@@ -377,14 +377,19 @@ def test_through_a_transaction_pooler(side: Job, session: Session) -> None:
     table.check(side.provider.texts_sent)
 
 
-def test_two_runs_at_once_store_each_vector_once(side: Job, session: Session) -> None:
+def test_a_second_run_into_the_same_side_table_is_kept_out(side: Job, session: Session) -> None:
+    """Also from another state directory, where only the lock in the database holds."""
     table = create(side, session)
-    side.provider.latency = 0.3
+    side.provider.latency = 0.5
     other = dataclasses.replace(side, options=(*side.options, "--state-dir", "other"))
-    first = side.start(*SMALL)
+    first = side.start("--batch-size", "5", "--concurrency", "1")
     while not side.provider.arrived:
         pass
-    assert other.run(*SMALL).returncode == 11
+    refused = other.run()
+    assert refused.returncode == 11
+    assert "public.article_vectors.embedding" in refused.stderr
     side.provider.latency = 0.0
     first.communicate()
+    assert first.returncode == 0
     table.check(side.provider.texts_sent)
+    assert side.sent_twice() == []
