@@ -14,6 +14,7 @@ from psycopg import sql
 from tests import tables
 from tests.e2e.jobs import Job, ok, summary_of
 from tests.pooler import pooled
+from tests.provider import vector_of
 from tests.schemas import validate
 from tests.side_verifier import SideVerifier
 
@@ -199,6 +200,56 @@ def test_composite_keys_copied_and_merged(
     assert rows_of(side)["stale"] == 10
     ok(side.run(*SMALL))
     table.check(side.provider.texts_sent)
+
+
+def test_names_and_expressions_of_any_kind(side: Job, session: Session) -> None:
+    """Unqualified names in expressions are the table's own, also those the side table has."""
+    session.execute("""
+        CREATE SCHEMA "Odd";
+        CREATE TABLE "Odd"."Art%s icles" ("I%d" text COLLATE "C", part int, model text,
+          embedding text, text_sha256 text, PRIMARY KEY ("I%d", part)) PARTITION BY LIST (part);
+        CREATE TABLE "Odd".one PARTITION OF "Odd"."Art%s icles" FOR VALUES IN (1);
+        CREATE TABLE "Odd".two PARTITION OF "Odd"."Art%s icles" FOR VALUES IN (2);
+        INSERT INTO "Odd"."Art%s icles" SELECT 'k' || n, n % 2 + 1, 'model ' || n, 'e' || n, 'yes'
+          FROM generate_series(1, 60) n""")
+    named = ("--table", '"Odd"."Art%s icles"', "--side-table", '"Vec.tors %s"')
+    command = ("init", "--sql", *named, "--dimensions", "8")
+    session.execute(ok(side.cli(*command, env=side.env)).stdout)
+    own = ("--text-sql", "model || ' %s ' || embedding -- ?", "--where", "text_sha256 LIKE 'y%'")
+    job = dataclasses.replace(side, options=(*named, *own, "--model", "100%sure"))
+    ok(job.run(*SMALL))
+    session.execute("""UPDATE "Odd"."Art%s icles" SET model = 'edited' WHERE "I%d" LIKE 'k1%'""")
+    assert (rows_of(job)["stale"], rows_of(job)["orphaned"]) == (11, 0)
+    ok(job.run(*SMALL))
+    found = session.execute("""
+        SELECT s.model || ' %s ' || s.embedding, v.embedding::text, v.model
+          FROM "Odd"."Art%s icles" s LEFT JOIN "Odd"."Vec.tors %s" v USING ("I%d", part)""")
+    rows = found.fetchall()
+    assert len(rows) == 60
+    for text, vector, model in rows:
+        stored = [float(x) for x in vector.strip("[]").split(",")]
+        assert stored == pytest.approx(vector_of(text, 8).tolist(), abs=1e-6)
+        assert model == "100%sure"
+
+
+def test_documents_are_hashed_as_they_are_stored(side: Job, session: Session) -> None:
+    tables.base_resumes(session, 40, width=8)
+    session.execute("ALTER TABLE base_resumes DROP COLUMN embedding CASCADE")
+    named = ("--table", "base_resumes", *SIDE)
+    session.execute(ok(side.cli("init", "--sql", *named, "--dimensions", "8", env=side.env)).stdout)
+    job = dataclasses.replace(side, options=named)
+    ok(job.run())
+    changed = """UPDATE base_resumes SET data = data || '{"title": "Edited"}'
+        WHERE id IN (SELECT id FROM article_vectors LIMIT 3)"""
+    session.execute(changed)
+    counted = rows_of(job)
+    assert (counted["stale"], counted["missing"], counted["without_text"]) == (3, 0, 4)
+    ok(job.run())
+    hashed = session.execute(
+        "SELECT count(*) FROM base_resumes r JOIN article_vectors v USING (id)"
+        " WHERE v.text_sha256 = sha256(convert_to(r.data::text, 'UTF8'))"
+    )
+    assert hashed.fetchone() == (36,)
 
 
 def test_halfvec_and_a_vector_that_does_not_fit_it(side: Job, session: Session) -> None:
