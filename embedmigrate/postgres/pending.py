@@ -45,13 +45,16 @@ def side_table(side: SideTable) -> Composable:
 
 
 def pending(t: Target) -> Composable:
-    """No vector, or a stale one where the job tracks that."""
+    """No vector, or a stale one where the job tracks that.
+
+    One in a side table is stale by its own record: it is of another text, or of another model.
+    """
     if t.side is not None:
         # The model first: it is NULL for a missing row, whose text then need not be hashed.
-        return SQL("(_em_side._em_model IS DISTINCT FROM {} OR {} IS DISTINCT FROM {})").format(
-            literal(t.side.model), SQL("_em_side._em_sha256"), digest(t)
-        )
-    return SQL("({} OR {})").format(missing(t), stale(t)) if t.tracks_staleness else missing(t)
+        return SQL(
+            "(_em_side._em_model IS DISTINCT FROM {} OR _em_side._em_sha256 IS DISTINCT FROM {})"
+        ).format(literal(t.side.model), digest(t))
+    return SQL("({} OR {})").format(missing(t), _stale(t)) if t.tracks_staleness else missing(t)
 
 
 def missing(t: Target) -> Composable:
@@ -60,15 +63,13 @@ def missing(t: Target) -> Composable:
     return SQL("{} IS NULL").format(column(t, t.vector_column))
 
 
-def stale(t: Target) -> Composable:
-    """Of another text or model by its own record; or older than the row, by their timestamps.
+def _stale(t: Target) -> Composable:
+    """Older than the row, by their timestamps.
 
     A vector without a time is taken as it is: nobody shall pay for adopting old vectors.
     The row's time is brought to the precision and the zone of the vector's: else a row that is
     stamped in the very transaction of the vector would be stale by a rounding.
     """
-    if t.side is not None:
-        return SQL("(NOT {} AND {})").format(missing(t), pending(t))
     if t.row_updated_at_column is None or t.updated_at_column is None:
         return SQL("false")
     changed: Composable = column(t, t.row_updated_at_column)
