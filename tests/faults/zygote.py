@@ -93,7 +93,7 @@ class Zygote:
         done = Completed(code, forked.output("out"), forked.output("err"))
         self._cli.heard += (done.stdout, done.stderr)
         for name in ("out", "err"):
-            (forked.folder / f"{name}-{forked.number}").unlink()
+            (forked.folder / f"{name}-{forked.number}").unlink(missing_ok=True)
         return done
 
     def wait(self, forked: Forked, timeout: float = 60) -> Completed:

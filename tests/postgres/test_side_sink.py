@@ -98,6 +98,16 @@ def test_an_edited_row_is_handed_back_and_a_deleted_one_left_out(
     assert count(session, "id IN (7, 8, 9)") == 0
 
 
+def test_an_edited_row_is_not_copied_with_the_others(database: Database, session: Session) -> None:
+    async def late(sink: Sink, rows: list[Row], vectors: Vectors) -> list[Written]:
+        session.execute("UPDATE docs SET body = 'edited' WHERE id = 7")
+        return [await sink.write(rows, vectors, force=False)]
+
+    (found,) = write(database, late)
+    assert (found.stored, len(found.changed)) == (ROWS - 1, 1)
+    assert count(session, "id = 7") == 0
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_vector_of_the_present_text_is_never_replaced_by_an_older_one(
     database: Database, session: Session, *, force: bool
