@@ -93,7 +93,7 @@ def memory(rounds: int, seed: int) -> Outcome:
             " FROM generate_series(1, %s) n",
             (rounds,),
         )
-        process = job.start("--provider", "hash", "--json", "--progress-interval", "1")
+        process = job.start("--provider", "hash", "-q", env={"EMBEDMIGRATE_VERBOSE": "0"})
         base = 0
         while process.poll() is None:
             time.sleep(0.1)
