@@ -112,7 +112,7 @@ def mutants_table() -> str:
         line = found.get(name, {})
         number = line.get("found_in_round") or "not found"
         doc, by = _sentence(switch.__doc__), line.get("by", "")
-        lines.append(f"| {name}: {doc} | {number} | {re.sub('/[^ ]*/', '', by)} |")
+        lines.append(f"| {name}: {doc} | {number} | {by} |")
     return "\n".join(lines) + "\n"
 
 
@@ -129,6 +129,8 @@ def main() -> None:
         kept = measured()
         for path in given:
             for line in map(json.loads, path.read_text("utf-8").splitlines()):
+                if "by" in line:  # without the folder, which is of the machine
+                    line["by"] = re.sub(r"/[^ ]*/", "", line["by"])
                 if "skipped" not in line and "skipped" not in line.get("figures", {}):
                     kept[line.get("series") or line["mutant"]] = line
         text = "".join(json.dumps(kept[name]) + "\n" for name in sorted(kept))

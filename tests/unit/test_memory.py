@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedmigrate.engine.memory import Memory, Question
+from embedmigrate.engine.memory import ENTRY_BYTES, Memory, Question
 from tests.provider import vector_of
 
 WIDTH = 8
+EACH = WIDTH * 4 + ENTRY_BYTES
 TEXTS = st.lists(st.text(max_size=3), min_size=1, max_size=30)
 
 
@@ -21,7 +24,7 @@ def _vectors(texts: list[str]) -> np.typing.NDArray[np.float32]:
 def test_every_text_gets_its_own_vector_and_none_is_sent_twice_in_a_request(
     requests: list[list[str]], room: int
 ) -> None:
-    memory = Memory(most_bytes=room * WIDTH * 4)
+    memory = Memory(most_bytes=room * EACH)
     for texts in requests:
         question = Question(memory, texts)
         assert len(set(question.texts)) == len(question.texts)
@@ -29,8 +32,8 @@ def test_every_text_gets_its_own_vector_and_none_is_sent_twice_in_a_request(
         assert question.saved == len(texts) - len(question.texts)
         found = question.answer(_vectors(question.texts) if question.texts else None)
         assert np.array_equal(found, _vectors(texts))
-        assert memory._bytes <= room * WIDTH * 4
-        assert memory._bytes == sum(v.nbytes for v in memory._kept.values())
+        assert memory._bytes <= room * EACH
+        assert memory._bytes == len(memory._kept) * EACH
 
 
 def test_a_text_that_was_embedded_is_not_sent_again() -> None:
@@ -50,7 +53,20 @@ def test_an_unsound_vector_is_not_remembered() -> None:
 
 
 def test_what_was_used_last_stays() -> None:
-    memory = Memory(most_bytes=2 * WIDTH * 4)
+    memory = Memory(most_bytes=2 * EACH)
     Question(memory, ["a", "b"]).answer(_vectors(["a", "b"]))
     Question(memory, ["a", "c"]).answer(_vectors(["c"]))
     assert Question(memory, ["a", "b", "c"]).texts == ["b"]
+
+
+def test_short_vectors_take_no_more_memory_than_long_ones() -> None:
+    memory = Memory()
+    vector = np.ones(WIDTH, np.float32)
+    tracemalloc.start()
+    try:
+        for n in range(60_000):
+            memory.keep(n.to_bytes(32), vector)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 17 * 1024 * 1024
