@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-# A test run that was started in the background has inherited "ignore", and so would every command
-# that it starts; one with a handler of Python's passes the default on.
+# A test run that was started in the background, or with nohup, has inherited "ignore", and so would
+# every command that it starts; one with a handler of Python's passes the default on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SCRUBBED_PREFIXES = ("PG", "OPENAI_", "AZURE_", "EMBEDMIGRATE_", "GITHUB_")
 SCRUBBED_NAMES = {
