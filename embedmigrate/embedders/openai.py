@@ -118,7 +118,7 @@ class OpenAIEmbedder:
             message = "the text is not valid Unicode"
             raise RejectedInput(message, code="input_not_unicode") from None
 
-    async def _post(self, body: bytes) -> tuple[bytes, Allowances]:
+    async def _post(self, body: bytes) -> tuple[bytearray, Allowances]:
         try:
             async with (
                 # A total deadline: httpx's own timeouts restart with every byte that drips in.
@@ -134,18 +134,18 @@ class OpenAIEmbedder:
             raise self._unreachable(error) from None
         if response.status_code == 200:  # noqa: PLR2004
             return content, allowances(response.headers)
-        refused = refusal(response.status_code, response.headers, content, who=self._who)
+        refused = refusal(response.status_code, response.headers, bytes(content), who=self._who)
         if refused.code == "api_key_rejected" and self._credential:
             refused.facts = (self._credential,)
         raise refused
 
-    async def _read(self, response: httpx2.Response) -> bytes:
+    async def _read(self, response: httpx2.Response) -> bytearray:
         content = bytearray()
         async for chunk in response.aiter_bytes():
             content += chunk
             if len(content) > _MOST_BYTES:
                 raise BadReply("the reply is larger than any set of embeddings", code="bad_reply")
-        return bytes(content)
+        return content
 
     def _unreachable(self, error: httpx2.HTTPError) -> ProviderError:
         """By the exception's type only: its text may hold headers."""

@@ -4,12 +4,12 @@ Nothing is taken on trust: servers have answered 200 with an error, with HTML, w
 in another order and with null components (openai-python#2369, ollama#6187, #5713).
 """
 
-import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+import pybase64
 
 from embedmigrate.engine.model import Embedded
 from embedmigrate.errors import BadReply
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedmigrate.engine.vectors import Vectors
 
 
-def parse(content: bytes, texts: int) -> tuple[Embedded, bool]:
+def parse(content: bytes | bytearray, texts: int) -> tuple[Embedded, bool]:
     """The vectors, shape (texts, width), and whether the reply numbered them by `index`.
 
     A vector that is not a plain list of numbers becomes NaN in its row, for the caller to judge.
@@ -81,7 +81,7 @@ def _vectors(embeddings: list[Any]) -> "Vectors":
 
 def _decoded(embedding: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
     try:
-        raw = base64.b64decode(embedding, validate=True)
+        raw = pybase64.b64decode(embedding, validate=True)
         return np.frombuffer(raw, dtype="<f4")
     except (binascii.Error, ValueError):
         return np.empty(0, dtype=np.float32)
