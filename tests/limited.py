@@ -176,7 +176,7 @@ class EndlessTable:
     async def rows(self, after: Key | None, *, force: bool) -> AsyncIterator[Row]:
         for number in count():
             size = round(self.terms.tokens * self.chance.uniform(0.5, 1.5))
-            yield Row((str(number),), str(number).ljust(size, "x"), b"")
+            yield Row((str(number),), str(number).ljust(size, "x"), str(number).encode())
 
     async def write(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
         if self.terms.writing:

@@ -1,22 +1,22 @@
 """Vectors of texts that this run has embedded: the same text is not bought twice."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 
-from embedmigrate.engine.vectors import Vectors, sound
+from embedmigrate.engine.model import Row
+from embedmigrate.engine.vectors import Vectors
 
-_MOST_BYTES = 16 * 1024 * 1024
-"""2,500 vectors of 1,536 dimensions: what repeats often stays, and memory stays flat."""
+_MOST_BYTES = 8 * 1024 * 1024
+"""1,300 vectors of 1,536 dimensions: what repeats often stays, and memory stays flat."""
 ENTRY_BYTES = 400
 """What Python adds to each: the array's head, the digest, a place in the table. With eight
 dimensions that is most of it: half a million vectors without it took 200 MB."""
 
 
 class Memory:
-    """The vectors used last, by the SHA-256 of their texts.
+    """The vectors used last, by the digests of their rows: one source makes one text.
 
     Texts that are on their way in several batches at once are not known yet: each of these may
     send them.
@@ -37,48 +37,44 @@ class Memory:
             self._kept.move_to_end(digest)
         return vector
 
-    def keep(self, digest: bytes, vector: Vectors) -> None:
-        if digest in self._kept:
-            return
-        self._kept[digest] = vector.copy()  # a part of a reply would keep the whole of it
-        self._bytes += vector.nbytes + ENTRY_BYTES
+    def keep(self, rows: Sequence[Row], vectors: Vectors) -> None:
+        """Sound vectors only; shape (len(rows), dimensions)."""
+        for row, vector in zip(rows, vectors, strict=True):
+            if row.digest not in self._kept:
+                self._kept[row.digest] = vector.copy()  # a part would keep the whole reply
+                self._bytes += vector.nbytes + ENTRY_BYTES
         while self._bytes > self._most_bytes:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes + ENTRY_BYTES
 
 
 class Question:
-    """Texts of a request without those that need not be sent.
+    """Rows of a request without those whose text need not be sent.
 
     Attributes:
         texts: What is left to ask for, each once.
         saved: Texts that need not be sent.
     """
 
-    def __init__(self, memory: Memory, texts: Sequence[str]) -> None:
-        self._memory = memory
-        self._digests = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() for t in texts]
+    def __init__(self, memory: Memory, rows: Sequence[Row]) -> None:
+        self._digests = [row.digest for row in rows]
         self._known = {
             digest: vector
             for digest in self._digests
             if (vector := memory.recall(digest)) is not None
         }
-        pairs = zip(self._digests, texts, strict=True)
-        asked = {digest: text for digest, text in pairs if digest not in self._known}
+        asked = {row.digest: row.text for row in rows if row.digest not in self._known}
         self._asked = list(asked)
         self.texts = list(asked.values())
-        self.saved = len(texts) - len(asked)
+        self.saved = len(rows) - len(asked)
 
     def answer(self, vectors: Vectors | None = None) -> Vectors:
-        """Vectors of all texts in their order, from those of the ones that were sent.
+        """Vectors of all rows in their order, from those of the texts that were sent.
 
         Args:
             vectors: Shape (len(self.texts), dimensions); None where nothing had to be sent.
         """
         if vectors is None:
             return np.stack([self._known[digest] for digest in self._digests])
-        for digest, vector, good in zip(self._asked, vectors, sound(vectors), strict=True):
-            if good:
-                self._memory.keep(digest, vector)
         if not self.saved:
             return vectors
         found = self._known | dict(zip(self._asked, vectors, strict=True))

@@ -127,7 +127,7 @@ class Worker:
     async def _ask(self, part: Part, tally: Tally) -> Embedded:
         """One request, repeated while its error may pass; the reply is checked for its shape."""
         began = self._governor.now()
-        question = Question(self._memory, [row.text for row in part.rows])
+        question = Question(self._memory, part.rows)
         if not question.texts:
             tally.reused += question.saved
             return Embedded(question.answer(), 0)
@@ -286,6 +286,7 @@ class Worker:
             vectors = vectors[fit]
         if not rows:
             return again
+        self._memory.keep(rows, vectors)
         with self._governor.writing():
             written = await self._sink.write(rows, vectors, force=force)
         tally.add(written)
