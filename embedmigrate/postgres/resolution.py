@@ -125,7 +125,9 @@ def _text(columns: dict[str, Column], wish: Wish, table: str) -> TextSource:
             hint="write the text yourself, such as --text-sql \"title || ' ' || (data->>'body')\"",
         )
     kind = TextKind.JSON if documents else TextKind.TEXT
-    return TextSource(columns=wish.text_columns, kind=kind)
+    ours = {wish.vector_column, wish.updated_at_column}
+    stored = not any(c.generated or c.name in ours for c in chosen)
+    return TextSource(columns=wish.text_columns, kind=kind, stored=stored)
 
 
 async def _undoable(connection: Connection, oid: int) -> bool:

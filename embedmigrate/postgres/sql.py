@@ -121,7 +121,7 @@ def update(t: Target, *, force: bool) -> Composed:
     names = join([*key_aliases(t), Identifier("_em_digest"), Identifier("_em_vector")])
     return SQL(
         "UPDATE {table} SET {assignments} FROM unnest({given}) AS _em_new({names})"
-        " WHERE {guards} RETURNING {keys}, {pending}, {digest} IS DISTINCT FROM _em_new._em_digest"
+        " WHERE {guards} RETURNING {keys}, {pending}, {edited}"
     ).format(
         table=table(t),
         assignments=join(assignments),
@@ -130,8 +130,26 @@ def update(t: Target, *, force: bool) -> Composed:
         guards=join(guards, " AND "),
         keys=keys_as_text(t),
         pending=pending(t),
-        digest=digest(t),
+        edited=_edited(t),
     )
+
+
+def _edited(t: Target) -> Composed:
+    """Whether the update has given the row another text.
+
+    Where the text is stored only a trigger before the update can do that, and the text is made
+    and hashed once more only where there is one: that is a quarter of the server's work on a row.
+    The catalog is asked in the statement itself, under the lock that keeps new triggers out;
+    tableoid is the partition, which may have triggers of its own.
+    """
+    edited = SQL("{} IS DISTINCT FROM _em_new._em_digest").format(digest(t))
+    if not t.text.stored:
+        return edited
+    return SQL(
+        "CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger AS _em_trigger"
+        " WHERE _em_trigger.tgrelid = {table}.tableoid AND NOT _em_trigger.tgisinternal"
+        " AND _em_trigger.tgtype & 2 = 2) THEN {edited} ELSE false END"
+    ).format(table=table(t), edited=edited)
 
 
 def unlocked(t: Target) -> Composed:

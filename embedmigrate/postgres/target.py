@@ -25,11 +25,14 @@ class TextSource:
         columns: Names, when there is no expression.
         expression: Raw SQL of the operator's; trusted like the rest of the command line.
         kind: JSON documents are rendered on the client.
+        stored: It consists of columns that keep their value unless somebody assigns another, and
+            we assign to none of them.
     """
 
     columns: tuple[str, ...] = ()
     expression: str | None = None
     kind: TextKind = TextKind.TEXT
+    stored: bool = False
 
     def __str__(self) -> str:
         return self.expression or " + ".join(self.columns)

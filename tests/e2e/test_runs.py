@@ -567,6 +567,33 @@ def test_a_trigger_that_edits_the_text(job: Job, session: Session) -> None:
     assert {line["code"] for line in report_of(job)} == {"trigger_edits_text"}
 
 
+def test_a_trigger_that_edits_the_text_in_one_partition(job: Job, session: Session) -> None:
+    session.execute(
+        "CREATE TABLE articles (id bigint PRIMARY KEY, body text, embedding vector(8))"
+        " PARTITION BY RANGE (id);"
+        "CREATE TABLE low PARTITION OF articles FOR VALUES FROM (1) TO (20);"
+        "CREATE TABLE high PARTITION OF articles FOR VALUES FROM (20) TO (40);"
+        "INSERT INTO articles SELECT n, 'text ' || n FROM generate_series(1, 39) AS n;"
+        "CREATE FUNCTION edit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.body = upper(NEW.body); RETURN NEW; END $$;"
+        "CREATE TRIGGER edit BEFORE UPDATE ON high FOR EACH ROW EXECUTE FUNCTION edit()"
+    )
+    table = Verifier(session)
+    ok(job.run(), 3)
+    table.check(without=[str(n) for n in range(20, 40)])
+    assert {line["code"] for line in report_of(job)} == {"trigger_edits_text"}
+
+
+def test_a_text_that_changes_with_the_time_of_its_vector(job: Job, session: Session) -> None:
+    """No trigger is needed for it: the update itself gives each row another text."""
+    tables.articles(session, 20, gaps=False)
+    session.execute("ALTER TABLE articles ADD embedding_updated_at timestamptz")
+    text = "body || coalesce(embedding_updated_at::text, '')"
+    ok(job.run("--text-sql", text), 3)
+    assert {line["code"] for line in report_of(job)} == {"trigger_edits_text"}
+    assert session.execute("SELECT count(embedding) FROM articles").fetchone() == (0,)
+
+
 @pytest.mark.parametrize("late", [1, 2])
 def test_rows_that_the_last_sweep_found_may_have_been_the_last(
     job: Job, session: Session, late: int
