@@ -20,7 +20,7 @@ class VectorArray:
 
     __slots__ = ("data",)
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
         self.data = data
 
 
@@ -30,36 +30,40 @@ class VectorArrayDumper(adapt.Dumper):
     format = pq.Format.BINARY
     oid = 0
 
-    def dump(self, obj: VectorArray) -> bytes:
+    def dump(self, obj: VectorArray) -> memoryview:
         return obj.data
 
 
 def vector_array(vectors: "Vectors", *, element: str, oid: int) -> VectorArray:
-    """Encode shape (rows, dimensions) in one numpy operation.
+    """Encode shape (rows, dimensions) in one numpy operation, in the one buffer that is sent.
 
     The layout is `array_recv` of PostgreSQL (dimensions, no NULLs, element type, length, lower
     bound) around the fields.
     """
     header = np.array([1, 0, oid, len(vectors), 1], dtype=">u4")
-    return VectorArray(header.tobytes() + _fields(vectors, element).tobytes())
+    layout = _layout(vectors.shape[1], element)
+    buffer = np.empty(header.nbytes + len(vectors) * layout.itemsize, dtype=np.uint8)
+    buffer[: header.nbytes] = header.view(np.uint8)
+    _fill(buffer[header.nbytes :].view(layout), vectors)
+    return VectorArray(buffer.data)
 
 
 def vector_fields(vectors: "Vectors", *, element: str) -> "list[memoryview]":
     """Each vector as a field of binary COPY; shape (rows, dimensions)."""
-    fields = _fields(vectors, element)
-    data, size = memoryview(fields.tobytes()), fields.itemsize
+    fields = np.empty(len(vectors), dtype=_layout(vectors.shape[1], element))
+    _fill(fields, vectors)
+    data, size = fields.view(np.uint8).data, fields.itemsize
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def _fields(vectors: "Vectors", element: str) -> "NDArray[np.void]":
+def _layout(dimensions: int, element: str) -> "np.dtype[np.void]":
     """Length in bytes and value: an array has its elements so, and COPY its fields.
 
     The value is that of `vector_recv` of pgvector: int16 dimensions, int16 zero, big-endian
     components.
     """
-    rows, dimensions = vectors.shape
     component = np.dtype(_COMPONENT[element])
-    layout = np.dtype(
+    return np.dtype(
         [
             ("size", ">i4"),
             ("dimensions", ">i2"),
@@ -67,12 +71,14 @@ def _fields(vectors: "Vectors", element: str) -> "NDArray[np.void]":
             ("components", component, (dimensions,)),
         ]
     )
-    fields = np.zeros(rows, dtype=layout)
-    fields["size"] = 4 + component.itemsize * dimensions
-    fields["dimensions"] = dimensions
+
+
+def _fill(fields: "NDArray[np.void]", vectors: "Vectors") -> None:
+    fields["size"] = fields.itemsize - 4
+    fields["dimensions"] = vectors.shape[1]
+    fields["unused"] = 0
     with np.errstate(over="ignore"):  # what does not fit halfvec is refused by the server, by row
         fields["components"] = vectors
-    return fields
 
 
 def vector_text(components: "Sequence[float]") -> str:

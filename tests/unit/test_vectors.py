@@ -48,7 +48,7 @@ def elements(data: bytes) -> list[bytes]:
 @settings(deadline=None, max_examples=100)
 @given(arrays(), st.sampled_from(["vector", "halfvec"]))
 def test_each_element_is_what_pgvector_sends_for_it(vectors: Vectors, element: str) -> None:
-    found = elements(vector_array(vectors, element=element, oid=OID).data)
+    found = elements(bytes(vector_array(vectors, element=element, oid=OID).data))
     kind = PARTS[element]
     assert found == [kind(vector).to_binary() for vector in vectors]
 
@@ -56,7 +56,7 @@ def test_each_element_is_what_pgvector_sends_for_it(vectors: Vectors, element: s
 @settings(deadline=None, max_examples=50)
 @given(arrays(most=2.0**127))
 def test_pgvector_reads_back_the_very_components(vectors: Vectors) -> None:
-    found = elements(vector_array(vectors, element="vector", oid=OID).data)
+    found = elements(bytes(vector_array(vectors, element="vector", oid=OID).data))
     back = np.stack([Vector.from_binary(content).to_numpy() for content in found])
     assert back.astype(np.float32).tobytes() == vectors.tobytes()
 
@@ -84,7 +84,7 @@ def test_what_half_precision_cannot_hold_becomes_infinite_for_the_server_to_refu
     component: float,
 ) -> None:
     given = np.array([[component, 1.0]], np.float32)
-    (found,) = elements(vector_array(given, element="halfvec", oid=OID).data)
+    (found,) = elements(bytes(vector_array(given, element="halfvec", oid=OID).data))
     back = HalfVector.from_binary(found).to_numpy()
     expected = given.astype(np.float16) if abs(component) < 65_520 else [[np.inf, 1]]
     assert np.array_equal(np.abs(back), np.abs(np.array(expected)[0]))
