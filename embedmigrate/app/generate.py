@@ -24,6 +24,7 @@ from embedmigrate.app.opening import Opening
 from embedmigrate.app.running import Audience, EngineRun
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
+from embedmigrate.embedders.tokens import begin_loading
 from embedmigrate.engine.ledger import Ledger
 from embedmigrate.engine.model import Ending, Key, Noticed
 from embedmigrate.engine.ports import Source
@@ -54,6 +55,7 @@ class GenerateAll:
             EmbedMigrateError: The run could not begin; afterwards errors are in the summary.
         """
         async with Opening(self._loaded, run_id=self.run_id) as opening:
+            begin_loading(opening.choice.name)
             await opening.everything()
             files = job_files(self._loaded)
             files.prepare()
@@ -111,7 +113,8 @@ class GenerateAll:
         if s.retry_failed:
             keys = failed_keys(files, s.retry_failed, last)
             source = KeyedSource(opening.database, opening.target, keys)
-        counter = planning.counter_of(opening)
+        exact = planning.counter_of(opening)
+        counter = planning.sampler(opening, exact)
         counts = await planning.count(opening)
         selected = await planning.select(opening, counts, after)
         if s.retry_failed:
@@ -132,7 +135,7 @@ class GenerateAll:
             cursor=after,
             cost_of=opening.choice.cost,
         )
-        run = EngineRun(opening, files, keeper, ledger, self._audience, counter)
+        run = EngineRun(opening, files, keeper, ledger, self._audience, exact, counter)
         ending = await run.perform(source, after)
         return await self._conclude(opening, files, keeper, ledger, start, ending)
 

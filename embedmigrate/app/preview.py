@@ -218,7 +218,8 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
         else:
             counts = await planning.count(opening)
             rows = counts.missing + counts.stale
-            planned = await planning.estimate(opening, planning.counter_of(opening), counts, rows)
+            counter = planning.sampler(opening, planning.counter_of(opening))
+            planned = await planning.estimate(opening, counter, counts, rows)
             orphaned = await census.orphans(opening.database, opening.target)
         below = fail_under is not None and counts.coverage * 100 < fail_under
         return Stats(

@@ -10,7 +10,7 @@ from embedmigrate.app.opening import Opening
 from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
 from embedmigrate.embedders import open_embedder
-from embedmigrate.embedders.tokens import Sampled, TokenCounter
+from embedmigrate.embedders.tokens import TokenCounter
 from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -55,6 +55,7 @@ class EngineRun:
         keeper: Keeper,
         ledger: Ledger,
         audience: Audience,
+        exact: TokenCounter,
         counter: TokenCounter,
     ) -> None:
         self._opening = opening
@@ -63,12 +64,9 @@ class EngineRun:
         self._ledger = ledger
         self._audience = audience
         self._noticed: set[str] = set()
-        self._counter = counter
-        s, limit = opening.settings, opening.choice.limits.text_tokens
-        # A budget is kept by numbers that are never too low.
-        count = Sampled(counter, limit) if s.max_cost is None else counter
-        policy = OnTooLong(s.on_too_long)
-        self._intake = Intake(count, counter.truncate, counter.exact, policy)
+        self._counter = exact
+        policy = OnTooLong(opening.settings.on_too_long)
+        self._intake = Intake(counter, counter.truncate, counter.exact, policy)
 
     async def perform(self, source: Source, after: Key | None) -> Ending:
         opening, s = self._opening, self._opening.settings

@@ -168,7 +168,7 @@ def test_what_is_only_sampled_is_never_taken_for_too_long_nor_for_short(
     before: list[str], text: str, limit: int
 ) -> None:
     sampled = Sampled(COUNTER, limit)
-    sampled._left = len(before) // 2
+    sampled._seen = tokens._FIRST - len(before) // 2
     for other in before:
         sampled(other)
     assert (sampled(text) > limit) == (COUNTER(text) > limit)
@@ -180,4 +180,25 @@ def test_the_sample_says_how_many_tokens_the_others_have() -> None:
     texts = [f"Ligatures number {n} in a row of many more than there are" for n in range(2000)]
     estimated, counted = sum(map(sampled, texts)), sum(map(COUNTER, texts))
     assert estimated == pytest.approx(counted, rel=0.1)
-    assert sampled._left == 0
+    assert sampled._seen == 2000
+
+
+def test_the_sample_follows_a_table_that_changes_its_kind() -> None:
+    sampled = Sampled(COUNTER, 8192)
+    for n in range(500):
+        sampled(f"plain English words about nurses and night shifts, number {n}")
+    dense = [f"夜勤の看護師 {n}" for n in range(20_000)]
+    late = dense[15_000:]
+    for text in dense[:15_000]:
+        sampled(text)
+    assert sum(map(sampled, late)) == pytest.approx(sum(map(COUNTER, late)), rel=0.15)
+
+
+def test_loading_begins_before_it_is_waited_for(without_plugin: Path) -> None:
+    name = hashlib.sha1(tokens._ADDRESS.encode()).hexdigest()  # noqa: S324
+    shutil.copy(vocabulary(), without_plugin / name)
+    tokens.begin_loading(MODEL)
+    loading = tokens._vocabulary()
+    loading._thread.join(10)
+    assert loading._found
+    assert token_counter(MODEL).exact
