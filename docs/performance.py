@@ -17,11 +17,12 @@ from typing import Any
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
-from tests.benchmarks.chart import svg  # noqa: E402
+from tests.benchmarks.chart import over_time, svg  # noqa: E402
 from tests.benchmarks.contestants import CONTESTANTS  # noqa: E402
 from tests.benchmarks.results import table  # noqa: E402
 
 PAGE, KEPT, CHART = (DOCS / f"performance.{end}" for end in ("md", "jsonl", "svg"))
+PLOT = DOCS / "performance-time.svg"
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SETTING = ("benchmark", "kind", "server", "rows", "latency", "batch_size", "concurrency")
 
@@ -86,6 +87,14 @@ def chart() -> str:
     return svg([(_title(some[0]), some) for _, some in found], ours="embedmigrate")
 
 
+def plot() -> str:
+    """Over time: the contestants on the largest table of `compare` without latency."""
+    lines = [n for n in measured() if n["benchmark"] == "compare" and "curve" in n]
+    still = [n for n in lines if not n["latency"] and n["kind"] == "vector"]
+    largest = max(still, key=lambda n: n["rows"])
+    return over_time([n for n in still if key(n)[:-1] == key(largest)[:-1]])
+
+
 def main() -> None:
     if given := [Path(name) for name in sys.argv[1:]]:
         kept = {key(line): line for line in measured()}
@@ -94,6 +103,7 @@ def main() -> None:
         KEPT.write_text("".join(json.dumps(kept[k]) + "\n" for k in sorted(kept)), "utf-8")
     PAGE.write_text(render(PAGE.read_text("utf-8")), "utf-8")
     CHART.write_text(chart(), "utf-8")
+    PLOT.write_text(plot(), "utf-8")
 
 
 if __name__ == "__main__":

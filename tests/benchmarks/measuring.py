@@ -11,9 +11,11 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import orjson
+
+from tests.benchmarks.provider import STEP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +38,7 @@ class Measured:
         wal_bytes: Growth of the write-ahead log, a row.
         requests: As the provider has counted them, refused ones included.
         refused: Answered with 429.
+        curve: Vectors that the provider has served in each `provider.STEP`, from the start on.
     """
 
     rows: int
@@ -47,6 +50,7 @@ class Measured:
     wal_bytes: float
     requests: int
     refused: int
+    curve: tuple[int, ...] = ()
 
 
 class Failed(Exception):  # noqa: N818  it is the peer that failed
@@ -59,9 +63,9 @@ class Provider:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.url}/count", timeout=10) as reply:  # noqa: S310
-            found: dict[str, int] = orjson.loads(reply.read())
+            found: dict[str, Any] = orjson.loads(reply.read())
         return found
 
 
@@ -92,7 +96,7 @@ def measure(
     """
     before, log, server = provider.counts(), table.written(), table.server_cpu()
     with tempfile.TemporaryFile() as output:
-        began = time.perf_counter()
+        began, first = time.perf_counter(), int(time.monotonic() / STEP)
         process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
@@ -116,7 +120,12 @@ def measure(
         wal_bytes=log / rows,
         requests=after["requests"] - before["requests"],
         refused=after["refused"] - before["refused"],
+        curve=_curve(after["served"], first, round(seconds / STEP)),
     )
+
+
+def _curve(served: Mapping[str, int], first: int, steps: int) -> tuple[int, ...]:
+    return tuple(served.get(str(first + n), 0) for n in range(steps + 1))
 
 
 def environment(state: Path, provider: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ from tests.benchmarks.bucket import Quota
 
 _DISTINCT = 256
 """Different vectors; a reply with more repeats them."""
+STEP = 0.25
+"""Seconds of one point in the curve of what was served."""
 _BYTES_A_TOKEN = 4
 _MOST_HEADER = 64 * 1024
 _KINDS = {200: b"200 OK", 404: b"404 Not Found", 429: b"429 Too Many Requests"}
@@ -55,9 +57,16 @@ class Counts:
 
     def __init__(self) -> None:
         self.requests = self.refused = self.vectors = 0
+        self.served: dict[int, int] = {}
+
+    def serve(self, vectors: int, now: float) -> None:
+        self.vectors += vectors
+        step = int(now / STEP)
+        self.served[step] = self.served.get(step, 0) + vectors
 
     def json(self) -> bytes:
-        return orjson.dumps(vars(self))
+        """Vectors by step of the machine's monotonic clock, and the sums."""
+        return orjson.dumps(vars(self), option=orjson.OPT_NON_STR_KEYS)
 
 
 class Connection(asyncio.Protocol):
@@ -116,7 +125,7 @@ class Connection(asyncio.Protocol):
             error = {"message": "Rate limit reached", "type": "requests", "code": None}
             self._send(429, headers, orjson.dumps({"error": error}))
             return
-        self._counts.vectors += len(texts)
+        self._counts.serve(len(texts), asyncio.get_running_loop().time())
         as_base64 = asked.get("encoding_format") == "base64"
         pieces = self._answers.get(len(texts), tokens, as_base64=as_base64)
         send = partial(self._send, 200, headers, *pieces)

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.contestants import MARK
+from tests.benchmarks.provider import STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.benchmarks.measuring import Measured
 
+_MOST_POINTS = 80
 FIGURES = {
     "rows_per_second": "rows/s",
     "seconds": "s",
@@ -70,7 +72,16 @@ class Setting:
             for one in self.rounds
             if name in one and MARK in one
         ]
-        return {"figures": figures, "of_mark": _spread(ratios) if ratios else None}
+        usual = sorted(mine, key=lambda m: m.rows_per_second)[len(mine) // 2]
+        of_mark = _spread(ratios) if ratios else None
+        return {"figures": figures, "of_mark": of_mark, "curve": curve(usual.curve, STEP)}
+
+
+def curve(served: Sequence[int], step: float) -> dict[str, Any]:
+    """Vectors a second over time, in no more points than a chart can show."""
+    merged = -(-len(served) // _MOST_POINTS) or 1
+    groups = [served[at : at + merged] for at in range(0, len(served), merged)]
+    return {"step": step * merged, "rates": [round(sum(g) / len(g) / step) for g in groups]}
 
 
 def _spread(values: list[float]) -> list[float]:

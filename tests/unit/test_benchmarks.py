@@ -10,7 +10,7 @@ from embedmigrate.embedders.reply import parse
 from tests.benchmarks.bucket import Quota
 from tests.benchmarks.measuring import Measured
 from tests.benchmarks.provider import Answers
-from tests.benchmarks.results import Setting, table
+from tests.benchmarks.results import Setting, curve, table
 
 ONE = Measured(10, 1.0, 10.0, 100.0, 50.0, 80.0, 7000.0, 1, 0)
 
@@ -58,6 +58,13 @@ def test_who_did_not_do_the_work_has_no_figures() -> None:
     lines = setting.lines({})
     assert [line.get("figures") for line in lines] == [None]
     assert "| vecshift | not measured: why / not |" in table(lines)
+
+
+def test_a_curve_keeps_its_rates_when_points_are_merged() -> None:
+    assert curve([0, 10, 20], 0.25) == {"step": 0.25, "rates": [0, 40, 80]}
+    long = curve([5] * 1000, 0.25)
+    assert long["step"] * len(long["rates"]) == pytest.approx(250, abs=4)
+    assert set(long["rates"]) == {20}
 
 
 @pytest.mark.parametrize(("only_float", "as_base64"), [(False, True), (False, False), (True, True)])
