@@ -11,6 +11,7 @@ from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
 from embedmigrate.embedders import open_embedder
 from embedmigrate.embedders.tokens import Sampled, TokenCounter
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -77,14 +78,10 @@ class EngineRun:
         )
         try:
             check_width(embedder, opening)
-            governor = Governor(
-                opening.choice.concurrency,
-                auto=opening.choice.auto,
-                report=self._hear,
-                rpm=s.rpm,
-                tpm=s.tpm,
-                delay=s.delay / 1000,
+            account = Account(
+                opening.choice.concurrency, auto=opening.choice.auto, rpm=s.rpm, tpm=s.tpm
             )
+            governor = Governor(account, report=self._hear, delay=s.delay / 1000)
             worker = self._worker(embedder, governor)
             job = Job(
                 source,
