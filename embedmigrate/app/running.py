@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
+from embedmigrate.app.company import Company
 from embedmigrate.app.keeper import Keeper
 from embedmigrate.app.kindness import keep_within
 from embedmigrate.app.opening import Opening
@@ -11,7 +12,6 @@ from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
 from embedmigrate.embedders import open_embedder
 from embedmigrate.embedders.tokens import Sampled, TokenCounter
-from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -57,7 +57,9 @@ class EngineRun:
         ledger: Ledger,
         audience: Audience,
         counter: TokenCounter,
+        company: Company,
     ) -> None:
+        self._company = company
         self._opening = opening
         self._files = files
         self._keeper = keeper
@@ -78,9 +80,7 @@ class EngineRun:
         )
         try:
             check_width(embedder, opening)
-            account = Account(
-                opening.choice.concurrency, auto=opening.choice.auto, rpm=s.rpm, tpm=s.tpm
-            )
+            account = self._company.account(opening)
             governor = Governor(account, report=self._hear, delay=s.delay / 1000)
             worker = self._worker(embedder, governor)
             job = Job(
@@ -93,7 +93,10 @@ class EngineRun:
                 governor=governor,
                 report=self._hear,
             )
-            return await self._watched(job, governor)
+            try:
+                return await self._watched(job, governor)
+            finally:
+                governor.retire()
         finally:
             await embedder.aclose()
 
@@ -132,6 +135,7 @@ class EngineRun:
             grace=s.grace,
             last_words=last_words,
             on_stopping=stopping,
+            company=self._company,
         )
         beside = [asyncio.create_task(self._keeper.keep(self._ledger))]
         if (load := self._opening.load).limited:

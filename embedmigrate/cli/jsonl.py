@@ -1,6 +1,7 @@
 """Every output as one versioned JSON object a line; the schemas are in docs/reference/schemas."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,21 +12,25 @@ from embedmigrate.app.values import (
     Counts,
     DryRun,
     Estimate,
+    JobEnd,
     OneRow,
     Place,
     Started,
     Stats,
     Summary,
+    Totals,
 )
 from embedmigrate.engine.model import Failure, Progress
-from embedmigrate.errors import EmbedMigrateError
+from embedmigrate.errors import EmbedMigrateError, Exit
 from embedmigrate.secrets import redact, redact_within
 
 SCHEMA = "embedmigrate/1"
 
 
-def line(message_type: str, body: dict[str, Any]) -> str:
-    document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **body}
+def line(message_type: str, body: dict[str, Any], job: str | None = None) -> str:
+    """One document; `job` is the name of the one of several that it is about."""
+    named = {"job": job} if job else {}
+    document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **named, **body}
     return json.dumps(redact_within(document), ensure_ascii=False)
 
 
@@ -76,7 +81,7 @@ def costs(e: Estimate) -> dict[str, Any]:
     }
 
 
-def started(s: Started) -> str:
+def started(s: Started, job: str | None = None) -> str:
     return line(
         "start",
         {
@@ -93,19 +98,20 @@ def started(s: Started) -> str:
             "state_file": s.state_file,
             "error_report": s.error_report,
         },
+        job,
     )
 
 
-def progress(p: Progress, run_id: str) -> str:
-    return line("status", {"run_id": run_id, "state": p.state, **as_json(p)})
+def progress(p: Progress, run_id: str, job: str | None = None) -> str:
+    return line("status", {"run_id": run_id, "state": p.state, **as_json(p)}, job)
 
 
-def row_error(failure: Failure, run_id: str) -> str:
-    return line("row_error", error_line(failure, run_id))
+def row_error(failure: Failure, run_id: str, job: str | None = None) -> str:
+    return line("row_error", error_line(failure, run_id), job)
 
 
-def notice(code: str, message: str, **more: Any) -> str:
-    return line("notice", {"code": code, "message": message, **more})
+def notice(code: str, message: str, job: str | None = None, **more: Any) -> str:
+    return line("notice", {"code": code, "message": message, **more}, job)
 
 
 def coverage(counts: Counts) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def coverage(counts: Counts) -> dict[str, Any]:
     }
 
 
-def summary(s: Summary) -> str:
+def summary(s: Summary, job: str | None = None) -> str:
     p = s.progress
     return line(
         "summary",
@@ -150,6 +156,7 @@ def summary(s: Summary) -> str:
             "next_command": s.next_command,
             "error": error_body(s.error) if s.error else None,
         },
+        job,
     )
 
 
@@ -165,8 +172,8 @@ def error_body(error: EmbedMigrateError) -> dict[str, Any]:
     }
 
 
-def exit_error(error: EmbedMigrateError, run_id: str | None) -> str:
-    return line("exit_error", {"run_id": run_id, **error_body(error)})
+def exit_error(error: EmbedMigrateError, run_id: str | None, job: str | None = None) -> str:
+    return line("exit_error", {"run_id": run_id, **error_body(error)}, job)
 
 
 def refused_summary(error: EmbedMigrateError) -> str:
@@ -183,6 +190,56 @@ def refused_summary(error: EmbedMigrateError) -> str:
     )
 
 
+def unbegun(end: JobEnd) -> str:
+    """The summary of one of several jobs that did not begin, or did not come to its own end."""
+    error = error_body(end.error) if end.error else None
+    return line(
+        "summary",
+        {
+            "run_id": end.run_id,
+            "ok": False,
+            "state": end.state,
+            "exit_code": int(end.exit_code),
+            "error": error,
+        },
+        end.name,
+    )
+
+
+def all_jobs(ends: Sequence[JobEnd], total: Totals | None, code: Exit) -> str:
+    """The last stdout line of `--all-jobs`."""
+    jobs = [
+        {
+            "job": end.name,
+            "exit_code": int(end.exit_code),
+            "state": end.state,
+            "run_id": end.run_id,
+        }
+        for end in ends
+    ]
+    return line("all_jobs", _together(code, jobs, total) | {"dry_run": False})
+
+
+def all_plans(found: Mapping[str, DryRun], total: Totals, code: Exit) -> str:
+    """The same of a dry run."""
+    jobs = [
+        {"job": name, "exit_code": int(d.exit_code), "state": None, "run_id": None}
+        for name, d in found.items()
+    ]
+    return line("all_jobs", _together(code, jobs, total) | {"dry_run": True})
+
+
+def _together(code: Exit, jobs: list[dict[str, Any]], total: Totals | None) -> dict[str, Any]:
+    plan = total and {
+        "jobs": total.jobs,
+        "rows_selected": total.rows,
+        "estimated_tokens": total.tokens,
+        "estimated_requests": total.requests,
+        "estimated_cost_usd": total.cost_usd,
+    }
+    return {"ok": code is Exit.OK, "exit_code": int(code), "jobs": jobs, "plan": plan}
+
+
 def check(c: Check) -> dict[str, Any]:
     return {
         "name": c.name,
@@ -192,7 +249,7 @@ def check(c: Check) -> dict[str, Any]:
     }
 
 
-def dry_run(d: DryRun) -> str:
+def dry_run(d: DryRun, job: str | None = None) -> str:
     return line(
         "plan",
         {
@@ -206,6 +263,7 @@ def dry_run(d: DryRun) -> str:
             "resume": {"from": key_text(d.resume_from)},
             "state_file": d.state_file,
         },
+        job,
     )
 
 

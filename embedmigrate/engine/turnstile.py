@@ -53,7 +53,7 @@ class Turnstile:
         if not self.taken:
             self._serve(lane, cost)
             return True
-        turn = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         place = (turn, cost)
         lane.waiting.append(place)
         try:

@@ -1,0 +1,157 @@
+"""What the jobs of one process share: accounts, the moment at which they begin, one answer."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from embedmigrate.app.company import Company, Watchdog, Wish, ask
+from embedmigrate.app.opening import Opening
+from embedmigrate.app.signals import Signals
+from embedmigrate.app.values import Estimate, Totals
+from embedmigrate.config import Loaded
+from embedmigrate.embedders.models import Choice
+from embedmigrate.engine.account import Account
+from embedmigrate.errors import ConfigError
+
+_CONNECTIONS = 16
+"""In the pools of all jobs, as far as two for each allow; PostgreSQL takes 100 by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What one job asks of its provider's account."""
+
+    choice: Choice
+    rpm: float | None
+    tpm: float | None
+
+
+class Together:
+    """Holds the jobs back until all have been checked, and asks the operator once.
+
+    Args:
+        jobs: Settings of each job by its name.
+        planned: Told what those that can begin will take.
+        confirm: Asks the operator.
+    """
+
+    def __init__(
+        self,
+        jobs: Mapping[str, Loaded],
+        *,
+        planned: Callable[[Totals], None],
+        confirm: Callable[[str], bool],
+    ) -> None:
+        self.signals = Signals()
+        self.watchdog = Watchdog()
+        self.connections = max(2, min(4, _CONNECTIONS // max(1, len(jobs))))
+        self.begun = set[str]()
+        self._awaited = set(jobs)
+        self._wishes: dict[str, Wish] = {}
+        self._decided = asyncio.Event()
+        self._refusal: ConfigError | None = None
+        self._planned = planned
+        self._confirm = confirm
+        self._terms: dict[tuple[str, ...], list[_Terms]] = {}
+        self._accounts: dict[tuple[str, ...], Account] = {}
+        for loaded in jobs.values():
+            self._note(loaded)
+
+    def _note(self, loaded: Loaded) -> None:
+        try:
+            opening = Opening(loaded)
+        except ConfigError:  # the job itself will say so
+            return
+        s = loaded.settings
+        terms = self._terms.setdefault(_account_of(opening), [])
+        terms.append(_Terms(opening.choice, s.rpm, s.tpm))
+
+    def account(self, opening: Opening) -> Account:
+        """The one of the job's provider; of all that its jobs name, the lowest limit holds."""
+        key = _account_of(opening)
+        if key not in self._accounts:
+            terms = self._terms[key]
+            fixed = [t.choice.concurrency for t in terms if not t.choice.auto]
+            self._accounts[key] = Account(
+                min(fixed or [t.choice.concurrency for t in terms]),
+                auto=not fixed,
+                rpm=_lowest(t.rpm for t in terms),
+                tpm=_lowest(t.tpm for t in terms),
+            )
+        return self._accounts[key]
+
+    async def agree(self, name: str, wish: Wish) -> None:
+        """A job is ready to begin.
+
+        Raises:
+            ConfigError: The operator would rather not.
+        """
+        self._wishes[name] = wish
+        self.not_awaited(name)
+        await self._decided.wait()
+        if self._refusal:
+            raise self._refusal
+        self.begun.add(name)
+
+    def not_awaited(self, name: str) -> None:
+        """It is ready, or has ended, or waits for another run: it no longer holds the others up."""
+        self._awaited.discard(name)
+        if not self._awaited and not self._decided.is_set():
+            self._decide(list(self._wishes.values()))
+            self._decided.set()
+
+    def _decide(self, wishes: list[Wish]) -> None:
+        if not wishes:
+            return
+        total = totals(wish.estimate for wish in wishes)
+        self._planned(total)
+        if not (vectors := sum(wish.overwrites for wish in wishes)):
+            return
+        tables = sum(wish.overwrites > 0 for wish in wishes)
+        try:
+            ask(self._confirm, f"{vectors:,} vectors of {tables} jobs", total.cost_usd)
+        except ConfigError as error:
+            self._refusal = error
+
+
+class Member(Company):
+    """One job's part in it."""
+
+    def __init__(self, name: str, together: Together) -> None:
+        super().__init__(together.signals, together.watchdog)
+        self.connections = together.connections
+        self._name = name
+        self._together = together
+
+    def account(self, opening: Opening) -> Account:
+        return self._together.account(opening)
+
+    def late(self) -> None:
+        self._together.not_awaited(self._name)
+
+    async def agree(self, wish: Wish, confirm: Callable[[str], bool]) -> None:  # noqa: ARG002
+        await self._together.agree(self._name, wish)
+
+
+def totals(plans: Iterable[Estimate]) -> Totals:
+    listed = list(plans)
+    costs = [plan.cost_usd for plan in listed]
+    return Totals(
+        jobs=len(listed),
+        rows=sum(plan.rows for plan in listed),
+        tokens=sum(plan.tokens for plan in listed),
+        requests=sum(plan.requests for plan in listed),
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def _account_of(opening: Opening) -> tuple[str, ...]:
+    """Host and key; a model that runs here has no account, and its jobs share the machine."""
+    provider = opening.choice.provider
+    if provider in {"local", "hash"}:
+        return (provider,)
+    return (provider, opening.access.host, opening.access.key or "")
+
+
+def _lowest(limits: Iterable[float | None]) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
