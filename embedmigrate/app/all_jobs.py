@@ -51,12 +51,19 @@ class AllJobs:
     ) -> None:
         self._jobs = jobs
         self._hall = hall
-        self._command = command
         self._bug = bug
         self._together = Together(jobs, planned=hall.planned, confirm=hall.confirm)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: dict[str, asyncio.Task[JobEnd]] = {}
-        self._runs: dict[str, GenerateAll] = {}
+        self._runs = {
+            name: GenerateAll(
+                loaded,
+                hall.job(name),
+                command=command(name),
+                company=Member(name, self._together),
+            )
+            for name, loaded in jobs.items()
+        }
         self._reason: StopReason | None = None
         self._last_resort: threading.Timer | None = None
 
@@ -93,15 +100,9 @@ class AllJobs:
         return end
 
     async def _ended(self, name: str, loaded: Loaded) -> JobEnd:
-        run = self._runs[name] = GenerateAll(
-            loaded,
-            self._hall.job(name),
-            command=self._command(name),
-            company=Member(name, self._together),
-        )
         try:
             async with self._turn(name, loaded):
-                summary = await run.run()
+                summary = await self._runs[name].run()
         except EmbedMigrateError as error:
             return JobEnd(name, error.exit_code, State.FAILED, error=error)
         except asyncio.CancelledError:

@@ -196,7 +196,7 @@ def unbegun(end: JobEnd) -> str:
     return line(
         "summary",
         {
-            "run_id": end.run_id,
+            "run_id": None,
             "ok": False,
             "state": end.state,
             "exit_code": int(end.exit_code),
