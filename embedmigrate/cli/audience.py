@@ -13,7 +13,7 @@ from embedmigrate.config import Loaded
 from embedmigrate.config.surroundings import under_systemd
 from embedmigrate.engine.model import Event
 
-_SILENT = 99
+SILENT = 99
 
 
 class Watchers:
@@ -84,7 +84,7 @@ def with_log(
     """And the log file, where there is one."""
     if not loaded.settings.log_file:
         return Watchers(seen)
-    logged = lines(loaded, streams, quiet=_SILENT, job=job)
+    logged = lines(loaded, streams, quiet=SILENT, job=job)
     logged.log_to(loaded.settings.log_file)
     return Watchers(seen, logged)
 

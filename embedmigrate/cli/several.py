@@ -7,7 +7,7 @@ from typing import Self
 
 from embedmigrate.app.values import JobEnd, Totals
 from embedmigrate.cli import closing, jsonl
-from embedmigrate.cli.audience import Watchers, lines, wants_bar, with_log
+from embedmigrate.cli.audience import SILENT, Watchers, lines, wants_bar, with_log
 from embedmigrate.cli.bars import Bars, BarWatcher
 from embedmigrate.cli.stream import JsonWatcher
 from embedmigrate.cli.terminal import Streams
@@ -32,6 +32,10 @@ class Several:
             Bars(streams) if wants_bar(loaded, streams) and not loaded.settings.json else None
         )
         self._jobs = {name: with_log(self._seen(name), loaded, streams, job=name) for name in names}
+        s = loaded.settings
+        self._log = lines(loaded, streams, quiet=SILENT if self._bars or s.json else s.quiet)
+        if s.log_file:
+            self._log.log_to(s.log_file)
         self._total: Totals | None = None
         self._entered = ExitStack()
 
@@ -68,9 +72,17 @@ class Several:
 
     def planned(self, total: Totals) -> None:
         self._total = total
-        s = self._loaded.settings
-        if not s.json and not s.quiet:
+        if self._bars:
             self._streams.err.print(f"Together: {closing.total(total)}")
+        self._log.line(
+            "INFO",
+            "together",
+            jobs=total.jobs,
+            rows_selected=total.rows,
+            est_tokens=total.tokens,
+            est_requests=total.requests,
+            est_cost_usd="unknown" if total.cost_usd is None else f"{total.cost_usd:.4f}",
+        )
 
     def confirm(self, question: str) -> bool:
         return next(iter(self._jobs.values())).confirm(question)
@@ -83,6 +95,9 @@ class Several:
 
     def close(self, ends: Sequence[JobEnd], code: Exit) -> None:
         s = self._loaded.settings
+        ok = sum(not end.exit_code for end in ends)
+        level = "ERROR" if code else "INFO"
+        self._log.line(level, "all_jobs", jobs=len(ends), ok=ok, exit_code=int(code))
         if s.json:
             print(jsonl.all_jobs(ends, self._total, code), flush=True)  # noqa: T201
         elif not s.quiet:

@@ -118,13 +118,15 @@ def load_jobs(
         ConfigError: There is no job, or a setting that only one job can have came from outside
             of the file and would hold for all.
     """
+    given = loaded.origins.get("all_jobs", "--all-jobs")
+    asked = given if given.startswith("--") else f"all_jobs (from {given})"
     for key in _OF_ONE_JOB:
         origin = loaded.origins.get(key, "")
         outside = origin.startswith("--") or origin.endswith(f"{_PREFIX}{key.upper()}")
         if outside and not (key in _LAST and getattr(loaded.settings, key) == "last"):
             raise ConfigError(
                 f"{origin.removeprefix('environment ')} names what one job has, "
-                "and --all-jobs runs them all",
+                f"and {asked} runs them all",
                 code="all_jobs_conflict",
                 facts=(f"It would hold for each of: {', '.join(loaded.jobs)}.",)
                 if loaded.jobs
@@ -133,7 +135,7 @@ def load_jobs(
             )
     if not loaded.jobs:
         raise ConfigError(
-            f"--all-jobs: no job in {loaded.files[0] if loaded.files else 'any file'}",
+            f"{asked}: no job in {loaded.files[0] if loaded.files else 'any file'}",
             code="jobs_missing",
             hint="add [jobs.NAME] tables, or let embedmigrate init write them",
         )

@@ -326,9 +326,10 @@ def test_lines_and_the_log_name_the_job(jobs: Job) -> None:
     log = jobs.cli.folder / "log"
     done = ok(jobs.run("--log-file", log, "--progress-interval", "0.001s", "--batch-size", "50"))
     for text in (done.stderr, log.read_text()):
-        lines = [line for line in text.splitlines() if not line.startswith("Together")]
-        assert lines
-        assert all(re.search(r" (INFO|ERROR) +\w+ job=(first|second|third) ", x) for x in lines)
+        first, *lines, last = text.splitlines()
+        assert re.search(r" INFO +together jobs=3 rows_selected=600 est_tokens=\d+ ", first)
+        assert last.endswith(" INFO    all_jobs jobs=3 ok=3 exit_code=0")
+        assert all(re.search(r" INFO +\w+ job=(first|second|third) ", line) for line in lines)
     assert re.search(
         r"^first: state Done, embedded 200, failed 0, missing 0", done.stdout, re.MULTILINE
     )
@@ -370,6 +371,31 @@ def test_the_operator_is_asked_once_for_all(jobs: Job, session: Session) -> None
         seen.send("y\r")
         assert seen.wait(30) == 0
     assert jobs.sent() == 1200
+
+
+def test_one_line_for_each_job_on_request(jobs: Job) -> None:
+    jobs.provider.latency = 0.3
+    process = jobs.start("--progress", "none", *SLOW)
+    jobs.provider.wait_for_arrivals(6)
+    process.send_signal(signal.SIGUSR1)
+    _, _, err = ended(process, 30)
+    said = re.findall(r"^STATUS +job=(\w+) state=running done=\d+ total=200", err, re.MULTILINE)
+    assert sorted(said) == sorted(NAMES)
+
+
+def test_two_connections_are_enough_for_a_job(jobs: Job, session: Session) -> None:
+    """As many jobs as these get no more."""
+    path = jobs.cli.folder / "embedmigrate.toml"
+    more = [
+        f'[jobs.{name}_{n}]\ntable = "{name}"\nwhere = "id % 4 = {n}"\n'
+        for name in NAMES
+        for n in range(4)
+    ]
+    path.write_text('text_column = ["body"]\n' + "".join(more))
+    last = documents(ok(jobs.run("--json", *SLOW, timeout=120)))[-1]
+    assert len(last["jobs"]) == 12
+    assert embedded(session) == [200, 200, 200]
+    assert jobs.sent_twice() == []
 
 
 def test_status_lists_them(jobs: Job) -> None:
