@@ -63,10 +63,10 @@ class Gate:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                share.waiting.remove(turn)
-            else:
+            if not turn.cancelled():
                 self.leave(share)
+            elif turn in share.waiting:  # else it was passed over in the same instant
+                share.waiting.remove(turn)
             raise
 
     def leave(self, share: Share) -> None:

@@ -59,10 +59,11 @@ class Turnstile:
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
+            if not turn.cancelled():
+                if turn.result():
+                    self.leave()
+            elif place in lane.waiting:  # else it was passed over in the same instant
                 lane.waiting.remove(place)
-            elif turn.result():
-                self.leave()
             raise
 
     def leave(self) -> None:
