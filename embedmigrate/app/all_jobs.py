@@ -65,6 +65,7 @@ class AllJobs:
             for name, loaded in jobs.items()
         }
         self._reason: StopReason | None = None
+        self._signals = 0
         self._last_resort: threading.Timer | None = None
 
     async def run(self) -> tuple[JobEnd, ...]:
@@ -126,13 +127,16 @@ class AllJobs:
 
     def _stop(self, reason: StopReason) -> None:
         """What runs drains by itself; what has not begun does not begin, and a second time ends."""
-        again = self._reason is not None
+        self._signals += 1
+        if self._signals > 2:  # noqa: PLR2004  a third one changes nothing
+            return
         self._reason = self._reason or reason
         for name, task in self._tasks.items():
             if name not in self._together.begun:
                 task.cancel()
         grace = max(loaded.settings.grace for loaded in self._jobs.values())
-        self._end_in(2 * AFTER_ABORT if again else grace + 2 * BEYOND_GRACE, EXITS[self._reason])
+        drained = grace + 2 * BEYOND_GRACE
+        self._end_in(drained if self._signals == 1 else 2 * AFTER_ABORT, EXITS[self._reason])
 
     def _end_in(self, seconds: float, code: Exit) -> None:
         """Whatever hangs: a thread that needs nobody's leave."""

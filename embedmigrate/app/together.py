@@ -49,6 +49,7 @@ class Together:
         self._awaited = set(jobs)
         self._wishes: dict[str, Wish] = {}
         self._decided = asyncio.Event()
+        self._asked = False
         self._refusal: ConfigError | None = None
         self._planned = planned
         self._confirm = confirm
@@ -86,6 +87,8 @@ class Together:
         Raises:
             ConfigError: The operator would rather not.
         """
+        if self._decided.is_set():
+            self._ask([wish])
         self._wishes[name] = wish
         self.not_awaited(name)
         await self._decided.wait()
@@ -101,15 +104,21 @@ class Together:
             self._decided.set()
 
     def _decide(self, wishes: list[Wish]) -> None:
-        if not wishes:
+        if wishes:
+            self._planned(totals(wish.estimate for wish in wishes))
+            self._ask(wishes)
+
+    def _ask(self, wishes: list[Wish]) -> None:
+        """Once, by those that are ready; the answer is that of all that come later."""
+        forced = [wish for wish in wishes if wish.overwrites]
+        if self._asked or not forced:
             return
-        total = totals(wish.estimate for wish in wishes)
-        self._planned(total)
-        if not (vectors := sum(wish.overwrites for wish in wishes)):
-            return
-        tables = sum(wish.overwrites > 0 for wish in wishes)
+        self._asked = True
+        vectors = sum(wish.overwrites for wish in forced)
+        jobs = "1 job" if len(forced) == 1 else f"{len(forced)} jobs"
+        cost = totals(wish.estimate for wish in forced).cost_usd
         try:
-            ask(self._confirm, f"{vectors:,} vectors of {tables} jobs", total.cost_usd)
+            ask(self._confirm, f"{vectors:,} vectors ({jobs})", cost)
         except ConfigError as error:
             self._refusal = error
 

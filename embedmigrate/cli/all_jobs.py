@@ -30,13 +30,12 @@ def _run(scene: Scene, jobs: Mapping[str, Loaded], flags: Mapping[str, Any]) -> 
 
     with Several(scene.loaded, jobs, scene.streams) as hall:
 
-        async def every() -> Any:
-            return await AllJobs(jobs, hall, command=command, bug=bug).run()
+        async def every() -> Exit:
+            ends = await AllJobs(jobs, hall, command=command, bug=bug).run()
+            hall.close(ends, exit_code_of(ends))  # here, as a job that hangs holds up the loop
+            return exit_code_of(ends)
 
-        ends = run(every())
-    code = exit_code_of(ends)
-    hall.close(ends, code)
-    return code
+        return run(every())
 
 
 def _preview(scene: Scene, jobs: Mapping[str, Loaded]) -> Exit:

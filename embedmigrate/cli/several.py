@@ -95,6 +95,8 @@ class Several:
 
     def close(self, ends: Sequence[JobEnd], code: Exit) -> None:
         s = self._loaded.settings
+        if self._bars:
+            self._bars.end()
         ok = sum(not end.exit_code for end in ends)
         level = "ERROR" if code else "INFO"
         self._log.line(level, "all_jobs", jobs=len(ends), ok=ok, exit_code=int(code))

@@ -361,13 +361,13 @@ def test_a_bar_for_each_job_in_a_terminal(jobs: Job) -> None:
 def test_the_operator_is_asked_once_for_all(jobs: Job, session: Session) -> None:
     ok(jobs.run())
     with terminal(jobs, "--force") as seen:
-        seen.wait_for(r"Overwrite 600 vectors of 3 jobs, about \$")
+        seen.wait_for(r"Overwrite 600 vectors \(3 jobs\), about \$")
         seen.send("n\r")
         assert seen.wait() == 2
         assert len(re.findall(r"Overwrite", seen.text())) == 1
     assert jobs.sent() == 600
     with terminal(jobs, "--force") as seen:
-        seen.wait_for(r"Overwrite 600 vectors of 3 jobs, about \$")
+        seen.wait_for(r"Overwrite 600 vectors \(3 jobs\), about \$")
         seen.send("y\r")
         assert seen.wait(30) == 0
     assert jobs.sent() == 1200

@@ -97,7 +97,7 @@ def test_all_begin_when_the_last_is_checked_and_one_question_is_asked() -> None:
         together.not_awaited("c")
         await asyncio.gather(*tasks)
         assert sorted(begun) == ["a", "b"]
-        assert bench.questions == ["Overwrite 100 vectors of 2 jobs, about $2.00?"]
+        assert bench.questions == ["Overwrite 100 vectors (2 jobs), about $2.00?"]
         (total,) = bench.totals
         assert (total.jobs, total.rows, total.tokens, total.cost_usd) == (2, 150, 1500, 2)
         await together.agree("c", wish(10, overwrites=10))
@@ -114,6 +114,18 @@ def test_a_no_is_that_of_all() -> None:
         assert [getattr(end, "code", None) for end in ends] == ["declined", "declined"]
         assert all(isinstance(end, ConfigError) for end in ends)
         assert bench.together.begun == set()
+
+    virtually(main())
+
+
+def test_jobs_that_all_come_late_are_asked_about_all_the_same() -> None:
+    async def main() -> None:
+        bench = Bench(a={}, b={})
+        for name in bench.jobs:
+            bench.together.not_awaited(name)
+        for name in bench.jobs:
+            await bench.together.agree(name, wish(10, overwrites=10))
+        assert bench.questions == ["Overwrite 10 vectors (1 job), about $1.00?"]
 
     virtually(main())
 
