@@ -39,6 +39,10 @@ class AllJobs:
         hall: Who watches.
         command: The command that runs one job, by its name.
         bug: Makes an error of an exception that nobody expects.
+
+    Attributes:
+        hangs: A job was left behind. It cannot be cancelled either, so that only the end of the
+            process ends it.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class AllJobs:
         }
         self._reason: StopReason | None = None
         self._signals = 0
+        self.hangs = False
         self._last_resort: threading.Timer | None = None
 
     async def run(self) -> tuple[JobEnd, ...]:
@@ -86,7 +91,8 @@ class AllJobs:
             self._hung(name) if task in pending else self._end_of(task)
             for name, task in self._tasks.items()
         )
-        if pending:  # what hangs cannot be cancelled either: the process ends all the same
+        if pending:
+            self.hangs = True
             self._end_in(AFTER_ABORT, exit_code_of(ends))
         return ends
 

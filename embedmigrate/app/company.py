@@ -27,9 +27,14 @@ class Wish:
 
 
 class Watchdog:
-    """Ends the process when none of its runs is left that does not hang."""
+    """Ends the process when none of its runs is left that does not hang.
 
-    def __init__(self) -> None:
+    Args:
+        patience: Seconds that somebody has meanwhile to say how all of them ended.
+    """
+
+    def __init__(self, patience: float = 0.0) -> None:
+        self._patience = patience
         self._lock = threading.Lock()
         self._alive = set[str]()
         self._overdue = set[str]()
@@ -49,7 +54,9 @@ class Watchdog:
         with self._lock:
             self._overdue.add(run_id)
             if self._alive <= self._overdue:
-                os._exit(code)
+                end = threading.Timer(self._patience, os._exit, (int(code),))
+                end.daemon = True
+                end.start()
 
     def hangs(self, run_id: str) -> bool:
         return run_id in self._overdue

@@ -15,6 +15,8 @@ from embedmigrate.errors import ConfigError
 
 _CONNECTIONS = 16
 """In the pools of all jobs, as far as two for each allow; PostgreSQL takes 100 by default."""
+_LAST_WORDS = 1.5
+"""Seconds in which the loop, if it still turns, says how all jobs ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Together:
         confirm: Callable[[str], bool],
     ) -> None:
         self.signals = Signals()
-        self.watchdog = Watchdog()
+        self.watchdog = Watchdog(_LAST_WORDS)
         self.connections = max(2, min(4, _CONNECTIONS // max(1, len(jobs))))
         self.begun = set[str]()
         self._awaited = set(jobs)

@@ -1,5 +1,6 @@
 """`generate-all --all-jobs`: the jobs of the configuration file, and what is shown of them."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -31,9 +32,13 @@ def _run(scene: Scene, jobs: Mapping[str, Loaded], flags: Mapping[str, Any]) -> 
     with Several(scene.loaded, jobs, scene.streams) as hall:
 
         async def every() -> Exit:
-            ends = await AllJobs(jobs, hall, command=command, bug=bug).run()
-            hall.close(ends, exit_code_of(ends))  # here, as a job that hangs holds up the loop
-            return exit_code_of(ends)
+            work = AllJobs(jobs, hall, command=command, bug=bug)
+            ends = await work.run()
+            code = exit_code_of(ends)
+            hall.close(ends, code)
+            if work.hangs:  # to leave the loop would be to wait for it
+                os._exit(code)
+            return code
 
         return run(every())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -230,6 +231,42 @@ def test_a_signal_while_a_job_waits_for_a_lock(jobs: Job, session: Session) -> N
     assert [one["run_id"] for one in last["jobs"]][1] is None
     other.terminate()
     ended(other, 5)
+
+
+def backends_of(session: Session, run_id: str) -> list[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%%' || %s || '%%'"
+    return [pid for (pid,) in session.execute(query, [run_id]).fetchall()]
+
+
+def test_a_job_that_hangs_ends_no_other_and_is_left_behind(jobs: Job, session: Session) -> None:
+    jobs.provider.latency = 0.25
+    process = jobs.start("--json", *SLOW, "--grace", "1s")
+    jobs.provider.wait_for_arrivals(9)
+    second = replace(jobs, options=("--job", "second"))
+    run_id = json.loads(ok(second.run("--json", command="status")).stdout)["run_id"]
+    frozen = backends_of(session, run_id)
+    assert frozen
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        ok(second.run("--no-wait", command="stop"))
+        code, out, err = ended(process, 40)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert code == 6
+    assert err == ""
+    last = documents(out)[-1]
+    assert last["message_type"] == "all_jobs"
+    assert codes(last) == {"first": 0, "second": 6, "third": 0}
+    first, stored, third = embedded(session)
+    assert first == third == 200
+    assert stored < 200
+    until(lambda: not backends_of(session, run_id))
+    assert "interrupted" in ok(second.run(command="status")).stdout
+    jobs.provider.latency = 0.0
+    ok(jobs.run())
+    assert embedded(session) == [200, 200, 200]
 
 
 def test_one_refusal_of_the_provider_holds_all_jobs(jobs: Job) -> None:

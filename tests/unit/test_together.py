@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,6 +155,7 @@ def test_a_job_that_hangs_ends_the_process_only_when_no_other_works(
             assert watchdog.hangs("hangs")
             assert not watchdog.hangs("works")
         watchdog.overdue("hangs", Exit.TERMINATED)
+        time.sleep(0.2)
         assert codes == [Exit.TERMINATED]
 
 
