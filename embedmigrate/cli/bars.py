@@ -16,7 +16,7 @@ from embedmigrate.engine.model import Failure
 from embedmigrate.secrets import redact
 
 _FRAMES_PER_SECOND = 5
-_BAR = 24
+_BAR = 16
 
 
 class Bars:
@@ -53,17 +53,17 @@ class Bars:
             bar = ProgressBar(total=max(1, p.rows_total), completed=p.rows_done, width=_BAR)
             figures = (
                 f"{wording.percent(p.done_ratio, 0)} "
-                f"{wording.number(p.rows_done)}/{wording.number(p.rows_total)} · "
+                f"{wording.number(p.rows_done)}/{wording.number(p.rows_total)} · {watcher.state} · "
                 f"{p.rows_per_second:,.1f} rows/s · ETA {wording.duration(p.eta_seconds)}"
             )
             grid.add_row(
                 Text(watcher.job or "", style="bold", no_wrap=True),
                 bar,
-                Text(f"{figures} · {watcher.state}", no_wrap=True, overflow="ellipsis"),
+                Text(figures, no_wrap=True, overflow="ellipsis"),
             )
         lines = Table.grid()
         lines.add_row(grid)
-        hint = "Ctrl-C finishes this and saves. Other shell: embedmigrate status | stop --job NAME"
+        hint = "Ctrl-C finishes this and saves. Other shell: embedmigrate status | stop -j NAME"
         lines.add_row(Text(hint, style="dim"))
         return lines
 

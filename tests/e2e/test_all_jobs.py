@@ -385,8 +385,8 @@ def test_a_bar_for_each_job_in_a_terminal(jobs: Job) -> None:
     with terminal(jobs, *SLOW) as seen:
         seen.wait_for(r"Together: 3 jobs · 600 rows · ")
         for name in NAMES:
-            seen.wait_for(rf"^{name} +.*[1-9]\d* % \d+/200 · .* rows/s · ETA .* · running")
-        seen.wait_for(r"Other shell: embedmigrate status \| stop --job NAME")
+            seen.wait_for(rf"^{name} +.*[1-9]\d* % \d+/200 · running · .* rows/s · ETA ")
+        seen.wait_for(r"Other shell: embedmigrate status \| stop -j NAME")
         assert seen.wait(60) == 0
         seen.wait_for(r"job +state +embedded +failed +missing +coverage")
         for name in NAMES:
