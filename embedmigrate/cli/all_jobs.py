@@ -45,7 +45,7 @@ def _run(scene: Scene, jobs: Mapping[str, Loaded], flags: Mapping[str, Any]) -> 
 
 def _preview(scene: Scene, jobs: Mapping[str, Loaded]) -> Exit:
     from embedmigrate.app.all_jobs import preview_all, previewed  # noqa: PLC0415
-    from embedmigrate.cli import closing, jsonl, results  # noqa: PLC0415
+    from embedmigrate.cli import closing, jsonl, jsonl_jobs, results  # noqa: PLC0415
 
     found = run(preview_all(jobs))
     total, code = previewed(found)
@@ -54,7 +54,7 @@ def _preview(scene: Scene, jobs: Mapping[str, Loaded]) -> Exit:
             print(jsonl.dry_run(one, name), flush=True)  # noqa: T201
             if one.error:
                 scene.streams.err.print(jsonl.exit_error(one.error, None, name))
-        print(jsonl.all_plans(found, total, code), flush=True)  # noqa: T201
+        print(jsonl_jobs.all_plans(found, total, code), flush=True)  # noqa: T201
     elif not scene.loaded.settings.quiet or code not in {Exit.OK, Exit.GATE}:
         closing.plans(found, total, scene.streams)
     if summary := surroundings.step_summary():

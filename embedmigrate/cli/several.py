@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from embedmigrate.app.values import JobEnd, Totals
-from embedmigrate.cli import closing, jsonl
+from embedmigrate.cli import closing, jsonl_jobs
 from embedmigrate.cli.audience import SILENT, Watchers, lines, wants_bar, with_log
 from embedmigrate.cli.bars import Bars, BarWatcher
 from embedmigrate.cli.stream import JsonWatcher
@@ -101,6 +101,6 @@ class Several:
         level = "ERROR" if code else "INFO"
         self._log.line(level, "all_jobs", jobs=len(ends), ok=ok, exit_code=int(code))
         if s.json:
-            print(jsonl.all_jobs(ends, self._total, code), flush=True)  # noqa: T201
+            print(jsonl_jobs.all_jobs(ends, self._total, code), flush=True)  # noqa: T201
         elif not s.quiet:
             closing.summaries(ends, self._streams)

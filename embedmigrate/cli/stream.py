@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from embedmigrate.app.values import JobEnd, Started, Summary
-from embedmigrate.cli import jsonl, wording
+from embedmigrate.cli import jsonl, jsonl_jobs, wording
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.cli.watching import Watcher
 from embedmigrate.engine.model import Failure, Progress
@@ -56,7 +56,7 @@ class JsonWatcher(Watcher):
         self._write(jsonl.progress(self.progress, self.run_id or "", self.job))
 
     def show_end(self, end: JobEnd) -> None:
-        self._write(jsonl.unbegun(end))
+        self._write(jsonl_jobs.unbegun(end))
         if end.error:
             self.streams.err.print(jsonl.exit_error(end.error, end.run_id, self.job))
 

@@ -25,7 +25,7 @@ from embedmigrate.app.values import (
     Summary,
     Totals,
 )
-from embedmigrate.cli import jsonl
+from embedmigrate.cli import jsonl, jsonl_jobs
 from embedmigrate.cli.configuration import show_settings
 from embedmigrate.cli.terminal import open_streams
 from embedmigrate.config import load, options
@@ -265,16 +265,16 @@ SAMPLES: dict[str, Callable[[], str]] = {
     "row, failed": lambda: jsonl.row(
         OneRow(("18",), "failed", 0, None, 0.3, error_line(FAILURE, ""), Exit.PARTIAL)
     ),
-    "all_jobs": lambda: jsonl.all_jobs(ENDS, TOTALS, Exit.USAGE),
-    "all_jobs, none could begin": lambda: jsonl.all_jobs(ENDS[1:], None, Exit.USAGE),
-    "all_jobs, dry run": lambda: jsonl.all_plans({"a": DRY_RUN}, TOTALS, Exit.GATE),
+    "all_jobs": lambda: jsonl_jobs.all_jobs(ENDS, TOTALS, Exit.USAGE),
+    "all_jobs, none could begin": lambda: jsonl_jobs.all_jobs(ENDS[1:], None, Exit.USAGE),
+    "all_jobs, dry run": lambda: jsonl_jobs.all_plans({"a": DRY_RUN}, TOTALS, Exit.GATE),
     "start of one of several jobs": lambda: jsonl.started(STARTED, "a"),
     "status of one of several jobs": lambda: jsonl.progress(PROGRESS, RUN, "a"),
     "row_error of one of several jobs": lambda: jsonl.row_error(FAILURE, RUN, "a"),
     "notice of one of several jobs": lambda: jsonl.notice("live_index", "hnsw", "a"),
     "summary of one of several jobs": lambda: jsonl.summary(SUMMARY, "a"),
-    "summary of one of several that could not begin": lambda: jsonl.unbegun(ENDS[1]),
-    "summary of one of several that did not come to begin": lambda: jsonl.unbegun(ENDS[2]),
+    "summary of one of several that could not begin": lambda: jsonl_jobs.unbegun(ENDS[1]),
+    "summary of one of several that did not come to begin": lambda: jsonl_jobs.unbegun(ENDS[2]),
     "exit_error of one of several jobs": lambda: jsonl.exit_error(ERROR, None, "a"),
     "plan of one of several jobs": lambda: jsonl.dry_run(DRY_RUN, "a"),
     "stop": lambda: jsonl.stop(Stop("stopped", RUN_STATE)),
