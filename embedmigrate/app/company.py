@@ -97,4 +97,8 @@ def ask(confirm: Callable[[str], bool], what: str, cost_usd: float | None) -> No
     """
     cost = f", about ${cost_usd:.2f}" if cost_usd is not None else ""
     if not confirm(f"Overwrite {what}{cost}?"):
-        raise ConfigError("nothing was done", code="declined", hint="--yes answers beforehand")
+        raise declined()
+
+
+def declined() -> ConfigError:
+    return ConfigError("nothing was done", code="declined", hint="--yes answers beforehand")

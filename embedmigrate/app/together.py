@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from embedmigrate.app.company import Company, Watchdog, Wish, ask
+from embedmigrate.app.company import Company, Watchdog, Wish, ask, declined
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.signals import Signals
 from embedmigrate.app.values import Estimate, Totals
@@ -102,8 +102,15 @@ class Together:
         """It is ready, or has ended, or waits for another run: it no longer holds the others up."""
         self._awaited.discard(name)
         if not self._awaited and not self._decided.is_set():
-            self._decide(list(self._wishes.values()))
-            self._decided.set()
+            try:
+                self._decide(list(self._wishes.values()))
+            except (
+                BaseException
+            ):  # such as a broken pipe: nobody is left waiting, or taken for a yes
+                self._refusal = declined()
+                raise
+            finally:
+                self._decided.set()
 
     def _decide(self, wishes: list[Wish]) -> None:
         if wishes:

@@ -119,6 +119,21 @@ def test_a_no_is_that_of_all() -> None:
     virtually(main())
 
 
+def test_a_question_that_cannot_be_put_is_no_yes_and_holds_nobody() -> None:
+    async def main() -> None:
+        bench = Bench(a={}, b={})
+
+        def broken(question: str) -> bool:
+            raise BrokenPipeError
+
+        bench.together._confirm = broken
+        wishes = (bench.together.agree(name, wish(1, overwrites=1)) for name in bench.jobs)
+        ends = await asyncio.gather(*wishes, return_exceptions=True)
+        assert [type(end) for end in ends] == [ConfigError, BrokenPipeError]
+
+    virtually(main())
+
+
 def test_jobs_that_all_come_late_are_asked_about_all_the_same() -> None:
     async def main() -> None:
         bench = Bench(a={}, b={})
