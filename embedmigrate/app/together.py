@@ -106,7 +106,7 @@ class Together:
                 self._decide(list(self._wishes.values()))
             except (
                 BaseException
-            ):  # such as a broken pipe: nobody is left waiting, or taken for a yes
+            ):  # a broken pipe is no yes, and keeps nobody waiting
                 self._refusal = declined()
                 raise
             finally:
