@@ -104,9 +104,7 @@ class Together:
         if not self._awaited and not self._decided.is_set():
             try:
                 self._decide(list(self._wishes.values()))
-            except (
-                BaseException
-            ):  # a broken pipe is no yes, and keeps nobody waiting
+            except BaseException:  # a broken pipe is no yes, and keeps nobody waiting
                 self._refusal = declined()
                 raise
             finally:
