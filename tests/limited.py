@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -198,7 +199,7 @@ def lived(
     async def main() -> Run:
         events: list[Event] = []
         provider, table, run = LimitedProvider(terms, seed), EndlessTable(terms, seed), Run(terms)
-        governor = Governor(concurrency, auto=auto, report=events.append, clock=loop_time)
+        governor = Governor(Account(concurrency, auto=auto, clock=loop_time), report=events.append)
         intake = Intake(len, lambda text, tokens: text[:tokens], exact=True)
         limits = Limits(1, 1_000_000, 1_000_000)
         worker = Worker(

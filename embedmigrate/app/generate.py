@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from embedmigrate import __version__
 from embedmigrate.app import planning
+from embedmigrate.app.company import Company, Watchdog, Wish
 from embedmigrate.app.continuing import (
     already_done,
     check_place,
@@ -22,6 +23,7 @@ from embedmigrate.app.continuing import (
 from embedmigrate.app.keeper import Keeper, check_fingerprint
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.running import Audience, EngineRun
+from embedmigrate.app.signals import Signals
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
 from embedmigrate.embedders.tokens import begin_loading
@@ -29,7 +31,7 @@ from embedmigrate.engine.ledger import Ledger
 from embedmigrate.engine.model import Ending, Key, Noticed
 from embedmigrate.engine.ports import Source
 from embedmigrate.engine.states import State
-from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
+from embedmigrate.errors import CheckpointError, EmbedMigrateError, Exit, LockedError
 from embedmigrate.postgres import census, lock
 from embedmigrate.postgres.durability import settle
 from embedmigrate.postgres.session import Database
@@ -42,10 +44,13 @@ _LOCK_POLL_SECONDS = 0.5
 class GenerateAll:
     """One run over one target."""
 
-    def __init__(self, loaded: Loaded, audience: Audience, *, command: str) -> None:
+    def __init__(
+        self, loaded: Loaded, audience: Audience, *, command: str, company: Company | None = None
+    ) -> None:
         self._loaded = loaded
         self._audience = audience
         self._command = command
+        self._company = company or Company(Signals(), Watchdog())
         self.run_id = secrets.token_hex(3)
 
     async def run(self) -> Summary:
@@ -54,13 +59,17 @@ class GenerateAll:
         Raises:
             EmbedMigrateError: The run could not begin; afterwards errors are in the summary.
         """
-        async with Opening(self._loaded, run_id=self.run_id) as opening:
-            begin_loading(opening.choice.name)
-            await opening.everything()
-            files = job_files(self._loaded)
-            files.prepare()
-            async with self._locked(opening, files):
-                return await self._begin(opening, files)
+        company = self._company
+        with company.watchdog.alive(self.run_id):
+            async with Opening(
+                self._loaded, run_id=self.run_id, connections=company.connections
+            ) as opening:
+                begin_loading(opening.choice.name)
+                await opening.everything()
+                files = job_files(self._loaded)
+                files.prepare()
+                async with self._locked(opening, files):
+                    return await self._begin(opening, files)
 
     @contextlib.asynccontextmanager
     async def _locked(self, opening: Opening, files: JobFiles) -> AsyncIterator[None]:
@@ -77,7 +86,11 @@ class GenerateAll:
                 except LockedError:
                     if time.monotonic() >= deadline:
                         raise
+                self._company.late()
                 await asyncio.sleep(_LOCK_POLL_SECONDS)
+                # To try blocks for a moment; and a file's lock tells nobody that it is free.
+                while files.live() and time.monotonic() < deadline:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOCK_POLL_SECONDS)
             yield
 
     @contextlib.asynccontextmanager
@@ -121,7 +134,8 @@ class GenerateAll:
             selected = min(selected, len(keys))
         planned = await planning.estimate(opening, counter, counts, selected)
         planning.check_budget(opening, planned)
-        self._confirm(opening, counts, planned)
+        asked = counts.embedded if s.force and not s.yes else 0
+        await self._company.agree(Wish(counts, planned, asked), self._audience.confirm)
         keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
@@ -135,17 +149,11 @@ class GenerateAll:
             cursor=after,
             cost_of=opening.choice.cost,
         )
-        run = EngineRun(opening, files, keeper, ledger, self._audience, exact, counter)
+        run = EngineRun(
+            opening, files, keeper, ledger, self._audience, exact, counter, self._company
+        )
         ending = await run.perform(source, after)
         return await self._conclude(opening, files, keeper, ledger, start, ending)
-
-    def _confirm(self, opening: Opening, counts: Counts, planned: Estimate) -> None:
-        s = opening.settings
-        if not s.force or s.yes or not counts.embedded:
-            return
-        cost = f", about ${planned.cost_usd:.2f}" if planned.cost_usd is not None else ""
-        if not self._audience.confirm(f"Overwrite {counts.embedded:,} vectors{cost}?"):
-            raise ConfigError("nothing was done", code="declined", hint="--yes answers beforehand")
 
     def _started(
         self,

@@ -9,6 +9,7 @@ from embedmigrate.app.running import check_width
 from embedmigrate.app.values import OneRow
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import open_embedder
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.model import Batch, Failure, Key, Outcome, Row
 from embedmigrate.engine.pacing import Governor
@@ -70,7 +71,7 @@ async def _embed(opening: Opening, row: Row) -> Outcome:
         worker = Worker(
             embedder,
             open_sink(opening.database, opening.target),
-            Governor(1, report=lambda _event: None),
+            Governor(Account(1), report=lambda _event: None),
             limits=opening.choice.limits,
             admit=lambda changed: intake.admit(changed, limit),
             patience=Patience(s.retries, s.max_wait),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
+from embedmigrate.app.company import Company
 from embedmigrate.app.keeper import Keeper
 from embedmigrate.app.kindness import keep_within
 from embedmigrate.app.opening import Opening
@@ -57,7 +58,9 @@ class EngineRun:
         audience: Audience,
         exact: TokenCounter,
         counter: TokenCounter,
+        company: Company,
     ) -> None:
+        self._company = company
         self._opening = opening
         self._files = files
         self._keeper = keeper
@@ -75,14 +78,8 @@ class EngineRun:
         )
         try:
             check_width(embedder, opening)
-            governor = Governor(
-                opening.choice.concurrency,
-                auto=opening.choice.auto,
-                report=self._hear,
-                rpm=s.rpm,
-                tpm=s.tpm,
-                delay=s.delay / 1000,
-            )
+            account = self._company.account(opening)
+            governor = Governor(account, report=self._hear, delay=s.delay / 1000)
             worker = self._worker(embedder, governor)
             job = Job(
                 source,
@@ -94,7 +91,10 @@ class EngineRun:
                 governor=governor,
                 report=self._hear,
             )
-            return await self._watched(job, governor)
+            try:
+                return await self._watched(job, governor)
+            finally:
+                governor.retire()
         finally:
             await embedder.aclose()
 
@@ -133,6 +133,7 @@ class EngineRun:
             grace=s.grace,
             last_words=last_words,
             on_stopping=stopping,
+            company=self._company,
         )
         beside = [asyncio.create_task(self._keeper.keep(self._ledger))]
         if (load := self._opening.load).limited:

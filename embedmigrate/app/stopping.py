@@ -2,21 +2,20 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from embedmigrate.app.company import Company
 from embedmigrate.engine.job import Job
 from embedmigrate.engine.states import State, StopReason
 from embedmigrate.errors import Exit
 from embedmigrate.state import JobFiles
 
 _POLL_SECONDS = 0.25
-_BEYOND_GRACE = 1.5
-_AFTER_ABORT = 1.5
+BEYOND_GRACE = 1.5
+AFTER_ABORT = 1.5
 
-_EXITS = {
+EXITS = {
     StopReason.ASKED: Exit.STOPPED,
     StopReason.SIGINT: Exit.INTERRUPTED,
     StopReason.SIGTERM: Exit.TERMINATED,
@@ -28,7 +27,7 @@ class Stopper:
 
     A connection that hangs can hold its coroutine for longer than anybody waits: cancelling a
     query means asking the very server that does not answer. So a thread ends the process when
-    the time is up, after `last_words` has saved what is known.
+    the time is up, after `last_words` has saved what is known, unless others still run in it.
     """
 
     def __init__(
@@ -40,6 +39,7 @@ class Stopper:
         grace: float,
         last_words: Callable[[Exit], None],
         on_stopping: Callable[[bool], None],
+        company: Company,
     ) -> None:
         self._job = job
         self._files = files
@@ -47,24 +47,14 @@ class Stopper:
         self._grace = grace
         self._last_words = last_words
         self._on_stopping = on_stopping
+        self._company = company
         self._watchdog: threading.Timer | None = None
         self._asked = 0
 
     @contextlib.contextmanager
     def listening(self, max_duration: float | None) -> Iterator[None]:
-        """Install handlers for as long as the job runs.
-
-        An inherited "ignore" (nohup, a background job of a script) is respected.
-        """
+        """For as long as the job runs."""
         loop = asyncio.get_running_loop()
-        reasons = {
-            signal.SIGINT: StopReason.SIGINT,
-            signal.SIGTERM: StopReason.SIGTERM,
-            signal.SIGHUP: StopReason.SIGTERM,
-        }
-        taken = [s for s in reasons if signal.getsignal(s) is not signal.SIG_IGN]
-        for number in taken:
-            loop.add_signal_handler(number, self.request, reasons[number])
         clock = (
             loop.call_later(max_duration, self._job.tap.close, StopReason.DURATION)
             if max_duration
@@ -72,15 +62,14 @@ class Stopper:
         )
         poll = loop.create_task(self._poll())
         try:
-            yield
+            with self._company.signals.told(self.request):
+                yield
         finally:
             poll.cancel()
             if clock:
                 clock.cancel()
             if self._watchdog:
                 self._watchdog.cancel()
-            for number in taken:
-                loop.remove_signal_handler(number)
 
     def request(self, reason: StopReason, *, now: bool = False) -> None:
         self._asked += 1
@@ -92,22 +81,22 @@ class Stopper:
         self._on_stopping(abort)
         if abort:
             self._job.abort()
-            self._watch(_AFTER_ABORT, reason)
+            self._watch(AFTER_ABORT, reason)
         else:
             asyncio.get_running_loop().call_later(self._grace, self._job.abort)
-            self._watch(self._grace + _BEYOND_GRACE, reason)
+            self._watch(self._grace + BEYOND_GRACE, reason)
 
     def _watch(self, seconds: float, reason: StopReason) -> None:
         if self._watchdog:
             self._watchdog.cancel()
-        self._watchdog = threading.Timer(seconds, self._end, (_EXITS.get(reason, Exit.STOPPED),))
+        self._watchdog = threading.Timer(seconds, self._end, (EXITS.get(reason, Exit.STOPPED),))
         self._watchdog.daemon = True
         self._watchdog.start()
 
     def _end(self, code: Exit) -> None:
         with contextlib.suppress(Exception):
             self._last_words(code)
-        os._exit(code)
+        self._company.watchdog.overdue(self._run_id, code)
 
     async def _poll(self) -> None:
         """Look for a request of `embedmigrate stop`, also while everything else waits."""

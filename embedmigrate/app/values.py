@@ -120,6 +120,34 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How one of several jobs ended.
+
+    Attributes:
+        run_id: None where it did not begin.
+        error: Why it did not begin; afterwards errors are in the summary.
+    """
+
+    name: str
+    exit_code: Exit
+    state: State
+    run_id: str | None = None
+    summary: Summary | None = None
+    error: EmbedMigrateError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What several jobs will take together; the cost is None where one of the prices is unknown."""
+
+    jobs: int
+    rows: int
+    tokens: int
+    requests: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One line of a dry run; `status` is ok, warning, failed or skipped."""
 

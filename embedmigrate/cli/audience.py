@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from typing import Self
 
-from embedmigrate.app.values import Started, Summary
+from embedmigrate.app.values import JobEnd, Started, Summary
 from embedmigrate.cli.lines import LineWatcher
 from embedmigrate.cli.live import LiveWatcher
 from embedmigrate.cli.stream import JsonWatcher
@@ -13,7 +13,7 @@ from embedmigrate.config import Loaded
 from embedmigrate.config.surroundings import under_systemd
 from embedmigrate.engine.model import Event
 
-_SILENT = 99
+SILENT = 99
 
 
 class Watchers:
@@ -51,26 +51,45 @@ class Watchers:
         for watcher in self._all:
             watcher.close(summary)
 
+    def show_end(self, end: JobEnd) -> None:
+        for watcher in self._all:
+            watcher.show_end(end)
+
+    def status_line(self) -> None:
+        self._first.status_line()
+
 
 def watchers_for(loaded: Loaded, streams: Streams) -> Watchers:
     """A bar where a person looks on, objects where a program does, lines for everything else."""
     s = loaded.settings
-    bar = s.progress == "bar" or (s.progress == "auto" and streams.interactive)
     seen: Watcher
     if s.json:
         seen = JsonWatcher(streams, quiet=s.quiet, verbose=s.verbose, interval=s.progress_interval)
-    elif bar and not s.quiet:
+    elif wants_bar(loaded, streams):
         seen = LiveWatcher(streams, quiet=s.quiet, verbose=s.verbose)
     else:
-        seen = _lines(loaded, streams, quiet=s.quiet)
-    if not s.log_file:
+        seen = lines(loaded, streams, quiet=s.quiet)
+    return with_log(seen, loaded, streams)
+
+
+def wants_bar(loaded: Loaded, streams: Streams) -> bool:
+    s = loaded.settings
+    asked = s.progress == "bar" or (s.progress == "auto" and streams.interactive)
+    return asked and not s.quiet and not s.json
+
+
+def with_log(
+    seen: Watcher, loaded: Loaded, streams: Streams, *, job: str | None = None
+) -> Watchers:
+    """And the log file, where there is one."""
+    if not loaded.settings.log_file:
         return Watchers(seen)
-    logged = _lines(loaded, streams, quiet=_SILENT)
-    logged.log_to(s.log_file)
+    logged = lines(loaded, streams, quiet=SILENT, job=job)
+    logged.log_to(loaded.settings.log_file)
     return Watchers(seen, logged)
 
 
-def _lines(loaded: Loaded, streams: Streams, *, quiet: int) -> LineWatcher:
+def lines(loaded: Loaded, streams: Streams, *, quiet: int, job: str | None = None) -> LineWatcher:
     s = loaded.settings
     return LineWatcher(
         streams,
@@ -79,4 +98,5 @@ def _lines(loaded: Loaded, streams: Streams, *, quiet: int) -> LineWatcher:
         interval=s.progress_interval,
         times=not under_systemd(),
         progress=s.progress != "none",
+        job=job,
     )

@@ -44,8 +44,14 @@ def generate_all(flags: Mapping[str, Any]) -> None:
     `embedmigrate generate-all --table public.articles --text-column body`
 
     `embedmigrate generate-all --batch-size 20 --dry-run`
+
+    `embedmigrate generate-all --all-jobs`
     """
     scene = open_scene(flags, summary=not flags.get("dry_run"))
+    if scene.loaded.settings.all_jobs:
+        from embedmigrate.cli import all_jobs  # noqa: PLC0415
+
+        all_jobs.generate(scene, flags)
     if scene.loaded.settings.dry_run:
         _preview(scene)
     s = scene.loaded.settings

@@ -15,10 +15,13 @@ from embedmigrate.secrets import redact
 _COMMANDS = {"generate-all", "generate-one", "stats", "status", "stop", "init", "config", "demo"}
 
 
-def show(error: EmbedMigrateError, streams: Streams, *, verbose: bool = False) -> None:
+def show(
+    error: EmbedMigrateError, streams: Streams, *, verbose: bool = False, job: str | None = None
+) -> None:
     """`error:` what happened, the facts, `hint:` what to do next."""
     code = f"   [{error.code}] exit {int(error.exit_code)}" if verbose else ""
-    head = Text.assemble(("error:", "bold red"), f" {redact(error.message)}{code}")
+    where = f" {job}:" if job else ""
+    head = Text.assemble(("error:", "bold red"), f"{where} {redact(error.message)}{code}")
     streams.err.print(head)
     for fact in error.facts:
         streams.err.print(f"  {redact(fact)}")
@@ -47,7 +50,7 @@ def reported(
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except Exception as error:  # noqa: BLE001  the last line of defence against a leaking traceback
-        _leave(_bug(error), streams, json=json, verbose=verbose, summary=summary)
+        _leave(bug(error), streams, json=json, verbose=verbose, summary=summary)
 
 
 def run_as_json(app: typer.Typer) -> NoReturn:
@@ -86,7 +89,7 @@ def _leave(
     raise typer.Exit(int(error.exit_code))
 
 
-def _bug(error: Exception) -> EmbedMigrateError:
+def bug(error: Exception) -> EmbedMigrateError:
     """An unexpected error: where it happened, and never its text, which may hold a row's."""
     import traceback  # noqa: PLC0415
 

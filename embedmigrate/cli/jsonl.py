@@ -24,8 +24,10 @@ from embedmigrate.secrets import redact, redact_within
 SCHEMA = "embedmigrate/1"
 
 
-def line(message_type: str, body: dict[str, Any]) -> str:
-    document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **body}
+def line(message_type: str, body: dict[str, Any], job: str | None = None) -> str:
+    """One document; `job` is the name of the one of several that it is about."""
+    named = {"job": job} if job else {}
+    document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **named, **body}
     return json.dumps(redact_within(document), ensure_ascii=False)
 
 
@@ -76,7 +78,7 @@ def costs(e: Estimate) -> dict[str, Any]:
     }
 
 
-def started(s: Started) -> str:
+def started(s: Started, job: str | None = None) -> str:
     return line(
         "start",
         {
@@ -93,19 +95,20 @@ def started(s: Started) -> str:
             "state_file": s.state_file,
             "error_report": s.error_report,
         },
+        job,
     )
 
 
-def progress(p: Progress, run_id: str) -> str:
-    return line("status", {"run_id": run_id, "state": p.state, **as_json(p)})
+def progress(p: Progress, run_id: str, job: str | None = None) -> str:
+    return line("status", {"run_id": run_id, "state": p.state, **as_json(p)}, job)
 
 
-def row_error(failure: Failure, run_id: str) -> str:
-    return line("row_error", error_line(failure, run_id))
+def row_error(failure: Failure, run_id: str, job: str | None = None) -> str:
+    return line("row_error", error_line(failure, run_id), job)
 
 
-def notice(code: str, message: str, **more: Any) -> str:
-    return line("notice", {"code": code, "message": message, **more})
+def notice(code: str, message: str, job: str | None = None, **more: Any) -> str:
+    return line("notice", {"code": code, "message": message, **more}, job)
 
 
 def coverage(counts: Counts) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def coverage(counts: Counts) -> dict[str, Any]:
     }
 
 
-def summary(s: Summary) -> str:
+def summary(s: Summary, job: str | None = None) -> str:
     p = s.progress
     return line(
         "summary",
@@ -150,6 +153,7 @@ def summary(s: Summary) -> str:
             "next_command": s.next_command,
             "error": error_body(s.error) if s.error else None,
         },
+        job,
     )
 
 
@@ -165,8 +169,8 @@ def error_body(error: EmbedMigrateError) -> dict[str, Any]:
     }
 
 
-def exit_error(error: EmbedMigrateError, run_id: str | None) -> str:
-    return line("exit_error", {"run_id": run_id, **error_body(error)})
+def exit_error(error: EmbedMigrateError, run_id: str | None, job: str | None = None) -> str:
+    return line("exit_error", {"run_id": run_id, **error_body(error)}, job)
 
 
 def refused_summary(error: EmbedMigrateError) -> str:
@@ -192,7 +196,7 @@ def check(c: Check) -> dict[str, Any]:
     }
 
 
-def dry_run(d: DryRun) -> str:
+def dry_run(d: DryRun, job: str | None = None) -> str:
     return line(
         "plan",
         {
@@ -206,6 +210,7 @@ def dry_run(d: DryRun) -> str:
             "resume": {"from": key_text(d.resume_from)},
             "state_file": d.state_file,
         },
+        job,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from embedmigrate.app.records import key_text
-from embedmigrate.app.values import Started, Summary
+from embedmigrate.app.values import JobEnd, Started, Summary
 from embedmigrate.cli import results
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.cli.watching import Watcher
@@ -29,8 +29,9 @@ class LineWatcher(Watcher):
         interval: float | None = None,
         times: bool = True,
         progress: bool = True,
+        job: str | None = None,
     ) -> None:
-        super().__init__(streams, quiet=quiet, verbose=verbose)
+        super().__init__(streams, quiet=quiet, verbose=verbose, job=job)
         self._interval = interval
         self._times = times
         self._progress = progress
@@ -54,6 +55,7 @@ class LineWatcher(Watcher):
         self._logged = os.fdopen(fd, "a", encoding="utf-8")
 
     def line(self, level: str, name: str, **words: object) -> None:
+        words = self._named(words)
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ ")
         said = redact(
             f"{level:<7} {name} " + " ".join(f"{k}={_quoted(v)}" for k, v in words.items())
@@ -65,6 +67,9 @@ class LineWatcher(Watcher):
                 self._logged.flush()
         if self.quiet < {"INFO": 1, "WARNING": 2}.get(level, 99):
             self.streams.err.print(f"{stamp if self._times else ''}{said}")
+
+    def _named(self, words: dict[str, object]) -> dict[str, object]:
+        return {"job": self.job, **words} if self.job else words
 
     def show_start(self, start: Started) -> None:
         p, c, e = start.place, start.counts, start.estimate
@@ -133,7 +138,7 @@ class LineWatcher(Watcher):
         self.line("WARNING", "stopping", aborting=aborting, in_flight=in_flight, grace_s=grace)
 
     def status_line(self) -> None:
-        words = _progress_words(self.progress)
+        words = self._named(_progress_words(self.progress))
         self.streams.err.print("STATUS  " + " ".join(f"{k}={_quoted(v)}" for k, v in words.items()))
 
     def close(self, summary: Summary) -> None:
@@ -153,14 +158,22 @@ class LineWatcher(Watcher):
             exit_code=int(summary.exit_code),
             error_report=summary.error_report or "none",
         )
+        if self.job and (error := summary.error):
+            self.line("ERROR", "failed", code=error.code, message=error.message)
         if summary.next_command and summary.exit_code and self.quiet < 2:  # noqa: PLR2004
             self.line("ERROR", "hint", retry=summary.next_command)
-        if self.quiet:
+        if self.quiet or self.job:  # of several jobs one table is made, at the end
             return
         if not p.rows_processed and not summary.exit_code:
             self.streams.out.print(results.nothing_to_do(after))
         else:
             results.summary(summary, self.streams)
+
+    def show_end(self, end: JobEnd) -> None:
+        said = {"code": end.error.code, "message": end.error.message} if end.error else {}
+        self.line("ERROR", "not_begun", state=end.state, exit_code=int(end.exit_code), **said)
+        if end.error and end.error.hint:
+            self.line("ERROR", "hint", retry=end.error.hint)
 
 
 def _quoted(value: object) -> str:

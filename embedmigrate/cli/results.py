@@ -22,6 +22,10 @@ _TITLES = {
 }
 
 
+def title(state: State) -> str:
+    return _TITLES.get(state, str(state))
+
+
 def coverage(counts: Counts) -> str:
     pending = counts.missing + counts.stale
     stale = f" ({wording.number(counts.stale)} of them stale)" if counts.stale else ""
@@ -92,8 +96,7 @@ def nothing_to_do(counts: Counts) -> str:
 def summary(s: Summary, streams: Streams) -> None:
     """The before/after table, what it cost, what failed, and what to do next."""
     p = s.progress
-    title = _TITLES.get(s.state, str(s.state))
-    head = f"{title} in {wording.duration(p.elapsed_seconds)} · run {s.run_id}"
+    head = f"{title(s.state)} in {wording.duration(p.elapsed_seconds)} · run {s.run_id}"
     style = "bold green" if s.exit_code == 0 else "bold yellow"
     streams.out.print(Text(head, style=style if streams.interactive else ""))
     streams.out.print()

@@ -5,7 +5,7 @@ import sys
 from typing import Self
 
 from embedmigrate.app.records import key_text
-from embedmigrate.app.values import Started, Summary
+from embedmigrate.app.values import JobEnd, Started, Summary
 from embedmigrate.cli import wording
 from embedmigrate.cli.terminal import Streams
 from embedmigrate.engine.model import (
@@ -31,11 +31,15 @@ class Watcher:
         streams: Where to write.
         quiet: 1 leaves warnings and errors, 2 only errors.
         verbose: 1 adds every batch.
+        job: The name of the one of several jobs that is watched.
     """
 
     most_row_lines: float = _MOST_ROW_LINES
 
-    def __init__(self, streams: Streams, *, quiet: int = 0, verbose: int = 0) -> None:
+    def __init__(
+        self, streams: Streams, *, quiet: int = 0, verbose: int = 0, job: str | None = None
+    ) -> None:
+        self.job = job
         self.streams = streams
         self.quiet = quiet
         self.verbose = verbose
@@ -92,6 +96,9 @@ class Watcher:
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def close(self, summary: Summary) -> None: ...
+    def show_end(self, end: JobEnd) -> None:
+        """One of several jobs that did not begin."""
+
     def show_start(self, start: Started) -> None: ...
     def show_progress(self, progress: Progress) -> None: ...
     def show_failure(self, failure: Failure) -> None: ...
@@ -104,9 +111,9 @@ class Watcher:
     def stopping(self, *, aborting: bool, in_flight: int, grace: float) -> None: ...
 
     def status_line(self) -> None:
-        p = self.progress
+        p, job = self.progress, f"{self.job}: " if self.job else ""
         self.streams.err.print(
-            f"{p.state} {wording.number(p.rows_done)}/{wording.number(p.rows_total)} rows "
+            f"{job}{p.state} {wording.number(p.rows_done)}/{wording.number(p.rows_total)} rows "
             f"{p.rows_per_second:.1f} rows/s ETA {wording.duration(p.eta_seconds)} "
             f"id {key_text(p.cursor)}"
         )

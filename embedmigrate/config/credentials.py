@@ -1,5 +1,6 @@
 """Keys and URLs that a file or a command holds; and what others could read of them."""
 
+import functools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ def _secret_file(path: Path) -> Secret:
         ) from None
 
 
+@functools.cache  # each job of --all-jobs has settings of its own; a password manager asks once
 def _secret_command(command: str) -> Secret:
     import subprocess  # noqa: PLC0415
 

@@ -27,6 +27,12 @@ _LIBPQ = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": 
 _LIBPQ |= {"PGPASSWORD": "password"}  # libpq finds it in the environment, not in ./.env
 _SAME = ({"api_key", "api_key_file", "api_key_command"}, {"database_url", "database_url_file"})
 """Ways to give one thing: a way in a higher layer hides every way in the layers below."""
+_LAST = {"resume_from", "retry_failed"}
+_OF_ONE_JOB = (
+    *("job", "table", "key_column", "text_column", "text_sql", "where", "vector_column"),
+    *("side_table", "updated_at_column", "row_updated_at_column", *sorted(_LAST)),
+)
+"""What decides about one table; `last` means each job's own last run."""
 _QUOTED = str.maketrans({"'": r"\'", "\\": r"\\"})
 _SETTINGS_HELP = "embedmigrate generate-all --help lists the settings and what each takes"
 
@@ -96,6 +102,45 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
         tuple(document.get("jobs", {})),
         warnings(settings, origins, path, document),
     )
+
+
+def load_jobs(
+    loaded: Loaded, flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None
+) -> dict[str, Loaded]:
+    """The settings of every job of the configuration file, for `--all-jobs`.
+
+    Args:
+        loaded: What the same flags gave without a job.
+        flags: What the command line gave.
+        environ: For tests; else the process environment.
+
+    Raises:
+        ConfigError: There is no job, or a setting that only one job can have came from outside
+            of the file and would hold for all.
+    """
+    given = loaded.origins.get("all_jobs", "--all-jobs")
+    asked = given if given.startswith("--") else f"all_jobs (from {given})"
+    for key in _OF_ONE_JOB:
+        origin = loaded.origins.get(key, "")
+        outside = origin.startswith("--") or origin.endswith(f"{_PREFIX}{key.upper()}")
+        if outside and not (key in _LAST and getattr(loaded.settings, key) == "last"):
+            raise ConfigError(
+                f"{origin.removeprefix('environment ')} names what one job has, "
+                f"and {asked} runs them all",
+                code="all_jobs_conflict",
+                facts=(f"It would hold for each of: {', '.join(loaded.jobs)}.",)
+                if loaded.jobs
+                else (),
+                hint="leave it out, or run one job: embedmigrate generate-all --job NAME",
+            )
+    if not loaded.jobs:
+        raise ConfigError(
+            f"{asked}: no job in {loaded.files[0] if loaded.files else 'any file'}",
+            code="jobs_missing",
+            hint="add [jobs.NAME] tables, or let embedmigrate init write them",
+        )
+    common = {key: value for key, value in flags.items() if key != "all_jobs"}
+    return {name: load({**common, "job": name}, environ=environ) for name in loaded.jobs}
 
 
 def _first(layers: list[_Layer], key: str) -> Any:

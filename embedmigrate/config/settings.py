@@ -61,6 +61,7 @@ class Settings:
     database_url: Annotated[Secret | None, Option("Target", "PostgreSQL URL, or embedded:PATH. A password here is visible in `ps`: prefer DATABASE_URL or ~/.pgpass.", ALL, "URL")] = None
     database_url_file: Annotated[Path | None, Option("Target", "Read the URL from a file.", ALL, "PATH")] = None
     job: Annotated[str | None, Option("Target", "A [jobs.NAME] table of the configuration file.", TABLE, "NAME", "-j")] = None
+    all_jobs: Annotated[bool, Option("Target", "Every job of the configuration file, at the same time; those of one provider account share its limits.", frozenset({"generate-all"}))] = False
     table: Annotated[str, Option("Target", "Table, as SCHEMA.TABLE or found by the search path.", ALL, "TABLE", "-t")] = "base_resumes"
     key_column: Annotated[tuple[str, ...], Option("Target", "Key column; repeat for a composite key. Default: the primary key.", TABLE, "NAME")] = ()
     text_column: Annotated[tuple[str, ...], Option("Target", "Column to embed; repeat to join several by a newline. json and jsonb are rendered as readable lines.", TABLE, "NAME")] = ("data",)

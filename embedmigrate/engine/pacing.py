@@ -1,16 +1,12 @@
-"""One governor for all requests: how many at once, how many a minute, and when none at all."""
+"""One job's governor: when its next request may go, and that none goes after its end."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from math import inf
 
-from embedmigrate.engine.gate import Gate
-from embedmigrate.engine.model import UNSAID, Allowance, Allowances, Report, Resumed, Waiting
-from embedmigrate.engine.rates import Bucket, Clock, Learned, lasting
-from embedmigrate.engine.widths import Fixed, Found
+from embedmigrate.engine.account import Account, Turn
+from embedmigrate.engine.model import UNSAID, Allowances, Report, Resumed, Waiting
 from embedmigrate.errors import RateLimited
 
 _LOOK = 1.0
@@ -24,70 +20,43 @@ class Abandoned(Exception):  # noqa: N818  not an error: the run is ending
     """The run is stopping: what still waits for its turn shall not be sent."""
 
 
-@dataclass(slots=True)
-class Turn:
-    """One request: about how many tokens it holds, and when it was let through."""
-
-    tokens: int
-    at: float = inf
-
-
 class Governor:
-    """Lets requests through: a gate, a bucket for requests and one for tokens, a shared cooldown.
+    """Lets a job's requests through, within what its provider's account allows to all jobs.
 
-    The first request goes alone: a wrong key, model or width is met once and not by every worker
-    at the same time. Then the gate is as wide as the operator said, narrower after a 429; or,
-    with `auto`, as wide as pays, while the buckets follow the provider's rate.
-    docs/explanation/concurrency.md tells how.
+    The job's own are its end, its pauses for its database, its delay, and its first request,
+    which goes alone: a wrong key, model or width is met once and not by every worker at the same
+    time. A job that waits for its database holds no place of the account meanwhile.
 
     Args:
-        concurrency: Requests in flight at most.
-        auto: Find out how many up to then pay, and how fast they may follow one another.
+        account: Shared with the other jobs that use it.
         report: Told of each cooldown and its end.
-        rpm: Requests a minute at most.
-        tpm: Tokens a minute at most.
         delay: Seconds for which a place stays taken after its request.
-        clock: Seconds from any origin.
     """
 
-    def __init__(
-        self,
-        concurrency: int,
-        *,
-        report: Report,
-        auto: bool = False,
-        rpm: float | None = None,
-        tpm: float | None = None,
-        delay: float = 0.0,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self.most = concurrency
-        self.last_success = float("-inf")
+    def __init__(self, account: Account, *, report: Report, delay: float = 0.0) -> None:
+        self.most = account.most
+        self.last_success = -inf
         self.closed = asyncio.Event()
-        self._width: Fixed | Found = Found(concurrency) if auto else Fixed(concurrency)
-        self._learned = Learned() if auto else None
-        self._left = UNSAID
-        self._left_at = float("-inf")
-        self._writing = 0
-        self._gate = Gate(1)
-        self._queue = asyncio.Lock()
-        self._requests = Bucket(rpm or inf, clock)
-        self._tokens = Bucket(tpm or inf, clock)
+        self._account = account
+        self._share = account.gate.join()
+        self._share.most = 1
+        self._lane = account.queue.join()
         self._delay = delay
-        self._clock = clock
+        self._clock = account.clock
         self._report = report
-        self._until = float("-inf")
-        self._refused_at = float("-inf")
+        self._until = -inf
         self._cooling = 0
+        self._held_back = False
+        account.told.append(self._hold_back)
 
     @property
     def allowed(self) -> int:
-        """Requests that may be in flight now."""
-        return self._width.allowed
+        """Requests that may be in flight now, of all jobs together."""
+        return self._account.allowed
 
     @property
     def in_flight(self) -> int:
-        return self._gate.held
+        return self._share.held
 
     @asynccontextmanager
     async def request(self, tokens: int) -> AsyncIterator[Turn]:
@@ -98,43 +67,68 @@ class Governor:
         Raises:
             Abandoned: The run is stopping.
         """
-        await self._gate.enter()
+        turn = Turn(tokens)
+        await self._enter(turn)
         try:
-            turn = Turn(tokens)
-            await self._paced(turn)
             yield turn
         except RateLimited:
-            self._refused(turn)
+            self._account.refused(turn)
             raise
         finally:
-            if self._delay:
-                asyncio.get_running_loop().call_later(self._delay, self._gate.leave)
-            else:
-                self._gate.leave()
+            self._leave()
 
-    async def _paced(self, turn: Turn) -> None:
-        """One after the other, so that a rate that falls holds for those who already wait."""
-        async with self._queue:
-            self._requests.take(1)
-            self._tokens.take(turn.tokens)
-            while True:
-                if (left := self._until - self._clock()) > 0:
-                    await self._cool(left)
-                elif (left := self._wait()) > _NO_TIME:
-                    await self.sleep(min(left, _LOOK))
-                else:
-                    break
-        if self.closed.is_set():
-            raise Abandoned
+    async def _enter(self, turn: Turn) -> None:
+        """Take a place, and wait with it until the rates cover the request."""
+        while True:
+            while (left := self._until - self._clock()) > 0:
+                await self._cool(left)
+            if self.closed.is_set():
+                raise Abandoned
+            await self._account.gate.enter(self._share)
+            passed = False
+            try:
+                passed = await self._paced(turn.tokens)
+            finally:
+                if not passed:
+                    self._leave()
+            if passed:
+                break
+        self._resume()
         turn.at = self._clock()
 
-    def _wait(self) -> float:
-        """Seconds until the buckets let the next request through."""
-        if self._learned:
-            age = self._clock() - self._left_at
-            self._requests.slow_down(_slower(self._learned.requests, self._left.requests, age))
-            self._tokens.slow_down(_slower(self._learned.tokens, self._left.tokens, age))
-        return max(self._requests.wait(), self._tokens.wait())
+    def _leave(self) -> None:
+        if self._delay:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._delay, self._account.gate.leave, self._share)
+        else:
+            self._account.gate.leave(self._share)
+
+    async def _paced(self, tokens: int) -> bool:
+        """One after the other, so that a rate that falls holds for those who already wait.
+
+        False where the job is to leave its database in peace: others may go meanwhile.
+        """
+        account = self._account
+        if self.closed.is_set() or not await account.queue.enter(self._lane, account.cost(tokens)):
+            raise Abandoned
+        sent = False
+        account.take(tokens)
+        try:
+            while True:
+                if (left := account.until - self._clock()) > 0:
+                    await self._cool(left)
+                elif self._until > self._clock():
+                    break
+                elif (left := account.wait()) > _NO_TIME:
+                    await self.sleep(min(left, _LOOK))
+                else:
+                    sent = True
+                    break
+        finally:
+            if not sent:
+                account.give_back(tokens)
+            account.queue.leave()
+        return sent
 
     async def _cool(self, seconds: float) -> None:
         self._cooling += 1
@@ -142,8 +136,18 @@ class Governor:
             await self.sleep(seconds)
         finally:
             self._cooling -= 1
-            if not self._cooling and self._until <= self._clock():
-                self._report(Resumed())
+            if not self._cooling and max(self._until, self._account.until) <= self._clock():
+                self._resume()
+
+    def _hold_back(self, waiting: Waiting) -> None:
+        self._held_back = True
+        self._report(waiting)
+
+    def _resume(self) -> None:
+        """Told once, by whoever notices first."""
+        if self._held_back:
+            self._held_back = False
+            self._report(Resumed())
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, unless the run stops meanwhile.
@@ -162,75 +166,49 @@ class Governor:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """A batch is on its way into the table: more of them than in flight are a backlog."""
-        self._writing += 1
+        self._account.writing += 1
         try:
             yield
         finally:
-            self._writing -= 1
+            self._account.writing -= 1
 
     def succeeded(self, turn: Turn | None = None, left: Allowances = UNSAID) -> None:
         """A good answer, and what the provider says is left."""
-        now = self.last_success = self._clock()
-        turn = turn or Turn(0, now)
-        if left:
-            self._left, self._left_at = left, now
-        if self._learned:
-            self._learned.granted(turn.tokens, now)
-        if isinstance(self._width, Fixed):
-            self._width.succeeded()
-        elif turn.at > self._refused_at:  # what was sent before the last 429 tells of another width
-            wanted = self._gate.crowded and not self._queue.locked()
-            self._width.answered(
-                now - turn.at, wanted=wanted, writing=self._writing, told=bool(self._left)
-            )
-        self._widen()
-
-    def _widen(self) -> None:
-        if not self.closed.is_set():
-            self._gate.width = self.allowed
-            self._gate.wake()
-
-    def _refused(self, turn: Turn) -> None:
-        """A 429 to a request that was sent after the last one: the others tell nothing new."""
-        if not self._learned or turn.at <= self._refused_at:
-            return
-        self._refused_at = self._clock()
-        self._learned.refused(self._refused_at)
-        if isinstance(self._width, Found):
-            self._width.limited()
-            self._gate.width = min(self._gate.width, self.allowed)
+        self.last_success = self._clock()
+        self._share.most = inf
+        self._account.succeeded(turn or Turn(0, self.last_success), left, self)
 
     def limited(self, seconds: float, *, attempt: int, asked: bool) -> None:
-        """A 429: nobody sends for `seconds`, and fewer do afterwards."""
-        now = self._clock()
-        if isinstance(self._width, Fixed):
-            self._width.limited(first=now >= self._until)
-            self._gate.width = min(self._gate.width, self.allowed)
-        if now + seconds > self._until:
-            self._until = now + seconds
-            self._report(Waiting("provider_rate_limit", seconds, attempt, asked))
+        """A 429: no job of the account sends for `seconds`, and fewer requests fly afterwards."""
+        self._account.limited(seconds, attempt=attempt, asked=asked)
 
     def pause(self, seconds: float, reason: str) -> None:
-        """Nobody sends for `seconds`, for another reason than the provider's; told once."""
+        """The job sends nothing for `seconds`, for its database's sake; told once."""
         now = self._clock()
-        fresh = now >= self._until
+        fresh = now >= max(self._until, self._account.until)
         self._until = max(self._until, now + seconds)
         if fresh:
-            self._report(Waiting(reason, None, 0, asked=True))
+            self._hold_back(Waiting(reason, None, 0, asked=True))
 
     def alive_since(self, moment: float) -> bool:
-        """Whether the provider has answered well after `moment` of the governor's clock."""
+        """Whether the provider has answered this job well after `moment` of the governor's clock.
+
+        Not another job: its model may be well while ours is down.
+        """
         return self.last_success > moment
 
     def now(self) -> float:
         return self._clock()
 
     def close(self) -> None:
-        """Let nothing more be sent; whoever waits is told."""
+        """Let nothing more of this job be sent; whoever of it waits is told."""
         self.closed.set()
-        self._gate.dismiss()
+        self._account.gate.dismiss(self._share)
+        self._account.queue.dismiss(self._lane)
 
-
-def _slower(learned: float, said: Allowance | None, age: float) -> float:
-    """Units a second: the lower one of the two."""
-    return min(learned, lasting(said, age)) if said else learned
+    def retire(self) -> None:
+        """The job has ended, and hears no more of the account."""
+        self.close()
+        self._account.told.remove(self._hold_back)
+        self._account.gate.part(self._share)
+        self._account.queue.part(self._lane)

@@ -47,7 +47,8 @@ class Bucket:
         self._then = clock()
 
     @property
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """Units a second that it lets through now."""
         return min(self._limit, self._pace)
 
     @property
@@ -72,10 +73,10 @@ class Bucket:
     def wait(self) -> float:
         """Seconds until what was taken is covered."""
         self._fill()
-        return max(0.0, -self._level / self._rate)
+        return max(0.0, -self._level / self.rate)
 
     def _fill(self) -> None:
-        now, rate = self._clock(), self._rate
+        now, rate = self._clock(), self.rate
         if rate == inf:
             self._level = 0.0
         else:

@@ -57,21 +57,25 @@ class Found:
         self.allowed = 1
         self._doubling = True
         self._answers = 0
-        self._lowest = inf
+        self._lowest: dict[object, float] = {}
         self._inflated = 0
-        self._round: list[tuple[float, bool, int]] = []
+        self._round: list[tuple[object, float, bool, int]] = []
 
-    def answered(self, seconds: float, *, wanted: bool, writing: int, told: bool) -> None:
+    def answered(
+        self, seconds: float, *, wanted: bool, writing: int, told: bool, job: object = None
+    ) -> None:
         """One good answer.
 
         Args:
             seconds: How long it took.
+            job: Whose it was: a latency is compared with those of the same job, whose requests
+                are of one size.
             wanted: Somebody waits for a place, and nothing else than the places holds them up.
             writing: Batches on their way into the table.
             told: The provider says how much is left.
         """
         self._answers += 1
-        self._round.append((seconds, wanted, writing))
+        self._round.append((job, seconds, wanted, writing))
         if self._doubling and wanted and writing <= max(1, self.allowed // 2):
             self._grow(told=told)
         if len(self._round) >= max(_ROUND, self.allowed):
@@ -82,25 +86,37 @@ class Found:
         self.allowed = max(1, int(self.allowed * _NARROWING))
 
     def _judge(self, *, told: bool) -> None:
-        latency = median(seconds for seconds, _, _ in self._round)
-        writing = fmean(writing for _, _, writing in self._round)
-        wanted = fmean(wanted for _, wanted, _ in self._round)
-        self._lowest = min(self._lowest, latency)
-        if latency > _INFLATED * self._lowest:
-            self._relieve(latency)
+        writing = fmean(writing for _, _, _, writing in self._round)
+        wanted = fmean(wanted for _, _, wanted, _ in self._round)
+        inflation = self._inflation()
+        if inflation > _INFLATED:
+            self._relieve(inflation)
         elif writing > max(1, self.allowed):
             self._narrow(self.allowed * _NARROWING)
         elif wanted > 1 / 2 and writing <= max(1, self.allowed // 2) and not self._doubling:
             self._grow(told=told)
 
-    def _relieve(self, latency: float) -> None:
+    def _inflation(self) -> float:
+        """This round's median latency in lowest ones; of several jobs, the mean over answers."""
+        took: dict[object, list[float]] = {}
+        for job, seconds, _, _ in self._round:
+            took.setdefault(job, []).append(seconds)
+        ratios = []
+        for job, seconds_each in took.items():
+            latency = median(seconds_each)
+            lowest = self._lowest[job] = min(self._lowest.get(job, inf), latency)
+            ratio = latency / lowest if lowest else inf if latency else 1.0
+            ratios += [ratio] * len(seconds_each)
+        return fmean(ratios)
+
+    def _relieve(self, inflation: float) -> None:
         self._inflated += 1
         if self._inflated < _STALE:
-            self._narrow(self.allowed * _INFLATED * self._lowest / latency + 1)
+            self._narrow(self.allowed * _INFLATED / inflation + 1)
         else:
             self._inflated = 0
             self._narrow(self.allowed / 2)
-            self._lowest = inf
+            self._lowest.clear()
 
     def _grow(self, *, told: bool) -> None:
         risked = self.most if told else max(_UNTOLD, self._answers // _UNTOLD_SHARE)

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -61,7 +62,9 @@ class World:
         self.job, self.ledger = self._job()
 
     def _job(self) -> tuple[Job, Ledger]:
-        governor = Governor(self.concurrency, auto=self.auto, report=self._hear, clock=loop_time)
+        governor = Governor(
+            Account(self.concurrency, auto=self.auto, clock=loop_time), report=self._hear
+        )
         intake = Intake(len, lambda text, tokens: text[:tokens], exact=True)
         limits = Limits(self.size, 1_000_000, 1_000_000)
         worker = Worker(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.model import Allowance, Allowances
 from embedmigrate.engine.pacing import Governor
 from embedmigrate.engine.rates import Learned, lasting
@@ -161,7 +162,9 @@ def test_operator_and_provider_share_the_buckets() -> None:
     """The slower one decides."""
 
     async def main(rpm: float) -> float:
-        governor = Governor(32, auto=True, rpm=rpm, report=lambda _event: None, clock=loop_time)
+        governor = Governor(
+            Account(32, auto=True, rpm=rpm, clock=loop_time), report=lambda _event: None
+        )
         left = Allowances(requests=Allowance(600, 300, 30))
         began = loop_time()
         for _ in range(21):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedmigrate import secrets
-from embedmigrate.config import Loaded, Settings, load, options
+from embedmigrate.config import Loaded, Settings, load, load_jobs, options
 from embedmigrate.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
@@ -526,3 +526,66 @@ def test_no_other_concurrency_is_taken(given: str) -> None:
     with pytest.raises(ConfigError) as raised:
         loaded({"concurrency": given})
     assert "--concurrency" in str(raised.value)
+
+
+JOBS = """
+rpm = 300
+all_jobs = true
+[jobs.a]
+table = "a"
+resume_from = "17"
+[jobs.b]
+table = "b"
+rpm = 60
+"""
+
+
+def test_each_job_has_settings_of_its_own(folder: Path) -> None:
+    (folder / "embedmigrate.toml").write_text(JOBS)
+    flags = {"batch_size": 7, "retry_failed": "last"}
+    jobs = load_jobs(loaded(flags), flags, environ={})
+    assert {name: (one.settings.table, one.settings.rpm) for name, one in jobs.items()} == {
+        "a": ("a", 300),
+        "b": ("b", 60),
+    }
+    assert {one.settings.batch_size for one in jobs.values()} == {7}
+    assert [one.settings.resume_from for one in jobs.values()] == ["17", None]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "dotenv", "named"),
+    [
+        ({"job": "a"}, {}, "", "--job"),
+        ({"where": "true"}, {}, "", "--where"),
+        ({"resume_from": "17"}, {}, "", "--resume-from"),
+        ({"retry_failed": "abc123"}, {}, "", "--retry-failed"),
+        ({}, {"EMBEDMIGRATE_TABLE": "a"}, "", "EMBEDMIGRATE_TABLE"),
+        ({}, {}, "EMBEDMIGRATE_VECTOR_COLUMN=v", "EMBEDMIGRATE_VECTOR_COLUMN"),
+    ],
+)
+def test_what_one_job_has_is_refused_for_all(
+    folder: Path, flags: dict[str, Any], environ: dict[str, str], dotenv: str, named: str
+) -> None:
+    """Where it does not come from the file: it would be every job's."""
+    (folder / "embedmigrate.toml").write_text(JOBS)
+    (folder / ".env").write_text(dotenv)
+    with pytest.raises(ConfigError) as caught:
+        load_jobs(loaded(flags, **environ), flags, environ=environ)
+    assert caught.value.code == "all_jobs_conflict"
+    assert named in caught.value.message
+    assert "all_jobs (from embedmigrate.toml)" in caught.value.message
+
+
+def test_a_file_without_jobs_has_nothing_for_all() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_jobs(loaded({"all_jobs": True}), {"all_jobs": True}, environ={})
+    assert caught.value.code == "jobs_missing"
+    assert caught.value.message == "--all-jobs: no job in any file"
+
+
+def test_a_command_for_the_key_is_run_once_for_all_jobs(folder: Path) -> None:
+    (folder / "embedmigrate.toml").write_text(JOBS)
+    flags = {"api_key_command": f"echo asked >> {folder}/asked; echo sk-of-all"}
+    jobs = load_jobs(loaded(flags), flags, environ={})
+    assert {secret(one, "api_key") for one in jobs.values()} == {"sk-of-all"}
+    assert (folder / "asked").read_text() == "asked\n"

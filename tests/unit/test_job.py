@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.batching import Intake
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
@@ -56,7 +57,7 @@ class Bench:
         self.embedder = ScriptedEmbedder(*rules, seconds=seconds)
         limits = Limits(size, 1_000_000, 1_000_000, text_tokens)
         intake = Intake(len, lambda text, tokens: text[:tokens], exact=True)
-        self.governor = Governor(concurrency, report=self.events.append, clock=loop_time)
+        self.governor = Governor(Account(concurrency, clock=loop_time), report=self.events.append)
         worker = Worker(
             self.embedder,
             table,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.model import Resumed, Waiting
 from embedmigrate.engine.pacing import Abandoned, Governor
 from embedmigrate.engine.rates import Bucket
@@ -41,12 +42,9 @@ class Watched:
     ) -> None:
         self.events: list[Event] = []
         self.governor = Governor(
-            concurrency,
+            Account(concurrency, rpm=rpm, tpm=tpm, clock=loop_time),
             report=self.events.append,
-            rpm=rpm,
-            tpm=tpm,
             delay=delay,
-            clock=loop_time,
         )
         self.sent: list[float] = []
         self.flying = 0

@@ -17,13 +17,15 @@ from embedmigrate.app.values import (
     Counts,
     DryRun,
     Estimate,
+    JobEnd,
     OneRow,
     Place,
     Started,
     Stats,
     Summary,
+    Totals,
 )
-from embedmigrate.cli import jsonl
+from embedmigrate.cli import jsonl, jsonl_jobs
 from embedmigrate.cli.configuration import show_settings
 from embedmigrate.cli.terminal import open_streams
 from embedmigrate.config import load, options
@@ -162,6 +164,12 @@ DRY_RUN = DryRun(
     state_file=STARTED.state_file,
 )
 STATS = Stats(PLACE, COUNTS, True, (("articles_hnsw", "hnsw", True),), "3-small", ESTIMATE)
+ENDS = (
+    JobEnd("a", Exit.OK, State.COMPLETED, RUN, SUMMARY),
+    JobEnd("b", Exit.USAGE, State.FAILED, error=ERROR),
+    JobEnd("c", Exit.TERMINATED, State.INTERRUPTED),
+)
+TOTALS = Totals(jobs=2, rows=160, tokens=6400, requests=2, cost_usd=None)
 
 SAMPLES: dict[str, Callable[[], str]] = {
     "start": lambda: jsonl.started(STARTED),
@@ -257,6 +265,18 @@ SAMPLES: dict[str, Callable[[], str]] = {
     "row, failed": lambda: jsonl.row(
         OneRow(("18",), "failed", 0, None, 0.3, error_line(FAILURE, ""), Exit.PARTIAL)
     ),
+    "all_jobs": lambda: jsonl_jobs.all_jobs(ENDS, TOTALS, Exit.USAGE),
+    "all_jobs, none could begin": lambda: jsonl_jobs.all_jobs(ENDS[1:], None, Exit.USAGE),
+    "all_jobs, dry run": lambda: jsonl_jobs.all_plans({"a": DRY_RUN}, TOTALS, Exit.GATE),
+    "start of one of several jobs": lambda: jsonl.started(STARTED, "a"),
+    "status of one of several jobs": lambda: jsonl.progress(PROGRESS, RUN, "a"),
+    "row_error of one of several jobs": lambda: jsonl.row_error(FAILURE, RUN, "a"),
+    "notice of one of several jobs": lambda: jsonl.notice("live_index", "hnsw", "a"),
+    "summary of one of several jobs": lambda: jsonl.summary(SUMMARY, "a"),
+    "summary of one of several that could not begin": lambda: jsonl_jobs.unbegun(ENDS[1]),
+    "summary of one of several that did not come to begin": lambda: jsonl_jobs.unbegun(ENDS[2]),
+    "exit_error of one of several jobs": lambda: jsonl.exit_error(ERROR, None, "a"),
+    "plan of one of several jobs": lambda: jsonl.dry_run(DRY_RUN, "a"),
     "stop": lambda: jsonl.stop(Stop("stopped", RUN_STATE)),
     "stop, nothing runs": lambda: jsonl.stop(Stop("not_running", None)),
 }
@@ -307,6 +327,13 @@ DAMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "a plan without checks": ("plan", {"checks": []}),
     "half an estimate": ("stats", {"to_finish": {"estimated_tokens": 1}}),
     "a target without a table": ("stats", {"target": {}}),
+    "an end of no job": ("all_jobs", {"jobs": [{"exit_code": 0, "state": None, "run_id": None}]}),
+    "no jobs": ("all_jobs", {"jobs": []}),
+    "half of what they take": ("all_jobs", {"plan": {"jobs": 2}}),
+    "an interruption of no job": (
+        "summary of a run that never began",
+        {"state": "interrupted", "error": None},
+    ),
     "coverage above one": ("stats", {"coverage_ratio": 2}),
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.model import (
     Batch,
     Embedded,
@@ -72,7 +73,7 @@ class Bench:
         self.table = rows if isinstance(rows, MemoryTable) else MemoryTable.numbered(rows)
         self.embedder = ScriptedEmbedder(*rules, seconds=seconds, dimensions=dimensions)
         self.events: list[Event] = []
-        self.governor = Governor(concurrency, report=self.events.append, clock=loop_time)
+        self.governor = Governor(Account(concurrency, clock=loop_time), report=self.events.append)
         self.worker = Worker(
             self.embedder,
             self.table,
