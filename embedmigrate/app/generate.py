@@ -22,6 +22,7 @@ from embedmigrate.app.continuing import (
 from embedmigrate.app.keeper import Keeper, check_fingerprint
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.running import Audience, EngineRun
+from embedmigrate.app.slowdown import warnings
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
 from embedmigrate.engine.ledger import Ledger
@@ -122,7 +123,8 @@ class GenerateAll:
         keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
-        for notice in (*notices, *check_place(files), *opening.warnings(selected)):
+        slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
+        for notice in (*notices, *check_place(files), *slow):
             self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()

@@ -14,6 +14,7 @@ DSN, PROVIDER, BATCH, CONCURRENCY = sys.argv[1], sys.argv[2], int(sys.argv[3]), 
 
 pgai.install(DSN)
 with psycopg.connect(DSN) as connection:
+    connection.execute("SELECT ai.drop_vectorizer(id) FROM ai.vectorizer")  # of the round before
     # Its view has the columns of both tables, and would have two of this name.
     connection.execute("ALTER TABLE resumes DROP COLUMN embedding")
     row = connection.execute(
