@@ -33,7 +33,6 @@ from embedmigrate.errors import Exit, TargetError
 from embedmigrate.postgres.sinks import open_sink
 from embedmigrate.state import JobFiles
 
-
 _AT_WORK = {State.RUNNING, State.THROTTLED}
 
 
