@@ -93,9 +93,8 @@ class GenerateAll:
             yield
             return
         database = Database(direct.reveal(), run_id=self.run_id) if direct else opening.database
-        connection = await database.connect()
+        connection = await lock.hold(database, opening.target)
         try:
-            await lock.take(connection, opening.target)
             yield
         finally:
             await connection.close()

@@ -156,8 +156,7 @@ CHANGES_BESIDE = {
     "other width": "ALTER TABLE article_vectors ALTER embedding TYPE vector(16) USING NULL,"
     " ALTER embedding DROP NOT NULL",
     "hash dropped": "ALTER TABLE article_vectors DROP COLUMN text_sha256",
-    "model of another type": "ALTER TABLE article_vectors ALTER model TYPE bytea"
-    " USING convert_to(model, 'UTF8')",
+    "model dropped": "ALTER TABLE article_vectors DROP COLUMN model",
 }
 
 
