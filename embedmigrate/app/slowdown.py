@@ -14,7 +14,7 @@ from embedmigrate.postgres.privileges import Burden, Index
 
 _WIDTH = 1536
 _HNSW = (2_560.0, 8_620.0)
-"""At best, which is the 390 rows/s of the guide's series, and at worst: random vectors."""
+"""At best, from a series of 390 rows/s before the tool was written; at worst, random vectors."""
 _IVFFLAT_LIST = 0.56
 """For each list, all of which a new vector is compared with."""
 _TRIGGER = 1.0
