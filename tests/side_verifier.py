@@ -82,6 +82,23 @@ class SideVerifier:
             if key in texts and _sha256(texts[key]) != kept.sha256
         )
 
+    def outdated_when_written(self) -> list[Id]:
+        """I1: vectors of a text that was edited before their transaction began.
+
+        Whoever edits has to set `seen` to infinity in the edit, and to the time afterwards: the
+        commit is then before `seen`, and a vector that is younger cannot be of the text before.
+        """
+        columns = sql.SQL(" AND ").join(
+            sql.SQL("v.{0} = s.{0}").format(sql.Identifier(name)) for name in self.key
+        )
+        found = self._fetch(
+            "SELECT {key} FROM (SELECT s.* FROM {source} s JOIN {side} v ON {same}"
+            " WHERE v.text_sha256 <> sha256(convert_to(s.body, 'UTF8'))"
+            " AND v.embedded_at > s.seen) AS late",
+            same=columns,
+        )
+        return [key for (key,) in found]
+
     def orphaned(self) -> list[Id]:
         """Vectors whose row is gone."""
         return sorted(self.kept().keys() - self._pictures().keys())
@@ -122,13 +139,14 @@ class SideVerifier:
         found = self._fetch("SELECT {key}, concat_ws(' ', ctid, xmin, s.*::text) FROM {source} s")
         return dict(found)
 
-    def _fetch(self, query: LiteralString) -> list[Any]:
+    def _fetch(self, query: LiteralString, **more: sql.Composable) -> list[Any]:
         columns = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in self.key]
         whole = sql.SQL(query).format(
             key=sql.SQL("concat_ws(',', {})").format(sql.SQL(", ").join(columns)),
             send=sql.SQL(f"{self.kind}_send"),
             source=sql.Identifier(self.source),
             side=sql.Identifier(self.side),
+            **more,
         )
         return self.session.execute(whole, binary=True).fetchall()
 

@@ -24,6 +24,7 @@ from embedmigrate.app.keeper import Keeper, check_fingerprint
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.running import Audience, EngineRun
 from embedmigrate.app.signals import Signals
+from embedmigrate.app.slowdown import warnings
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
 from embedmigrate.embedders.tokens import begin_loading
@@ -107,9 +108,8 @@ class GenerateAll:
             yield
             return
         database = Database(direct.reveal(), run_id=self.run_id) if direct else opening.database
-        connection = await database.connect()
+        connection = await lock.hold(database, opening.target)
         try:
-            await lock.take(connection, opening.target)
             yield
         finally:
             await connection.close()
@@ -139,7 +139,8 @@ class GenerateAll:
         keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
-        for notice in (*notices, *check_place(files), *opening.warnings(selected)):
+        slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
+        for notice in (*notices, *check_place(files), *slow):
             self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()

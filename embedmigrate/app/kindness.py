@@ -1,6 +1,7 @@
 """A run that leaves the database room: it looks at the load, and holds its requests back."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from embedmigrate.errors import EmbedMigrateError
@@ -15,8 +16,14 @@ class Pausing(Protocol):
     def pause(self, seconds: float, reason: str) -> None: ...
 
 
-async def keep_within(load: Load, governor: Pausing) -> None:
-    """Until it is cancelled; while the load cannot be looked at, nothing is held back."""
+async def keep_within(load: Load, governor: Pausing, held: Callable[[str], None]) -> None:
+    """Until it is cancelled; while the load cannot be looked at, nothing is held back.
+
+    Args:
+        load: Looks at the server.
+        governor: Is told to pause; it says why only when it was not waiting already.
+        held: Is told the reason at each look.
+    """
     while True:
         try:
             strain = await load.strain()
@@ -24,4 +31,5 @@ async def keep_within(load: Load, governor: Pausing) -> None:
             strain = None
         if strain:
             governor.pause(strain.seconds, strain.reason)
+            held(strain.reason)
         await asyncio.sleep(EVERY_SECONDS)

@@ -9,7 +9,6 @@ from embedmigrate.app.values import Place
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import Access, check_access
 from embedmigrate.embedders.models import Choice, choose, known
-from embedmigrate.engine.model import Noticed
 from embedmigrate.errors import ConfigError, TargetError
 from embedmigrate.postgres import catalog, embedded, privileges, resolution
 from embedmigrate.postgres.address import parameters
@@ -21,9 +20,6 @@ from embedmigrate.postgres.session import Connection, Database
 from embedmigrate.postgres.side_resolution import SideWish
 from embedmigrate.postgres.target import Target
 from embedmigrate.secrets import Secret
-
-_MANY_ROWS = 1000
-"""From so many rows on, a live index is worth dropping; below, it earns its keep every night."""
 
 
 class Opening:
@@ -256,21 +252,6 @@ class Opening:
             "dimensions": str(t.dimensions),
             "provider host": host,
         } | beside
-
-    def warnings(self, selected: int) -> list[Noticed]:
-        """What will make a run over so many rows slow."""
-        found = []
-        for name, method, _ in self.burden.indexes:
-            message = (
-                f"{method} index {name} is live: writing is 15 to 70 times slower with it; "
-                "drop it and build it again afterwards"
-            )
-            found.append(Noticed("live_index", message, minor=selected < _MANY_ROWS))
-        if self.burden.triggers:
-            names = ", ".join(self.burden.triggers)
-            message = f"row trigger {names} fires for every vector written"
-            found.append(Noticed("row_trigger", message, minor=True))
-        return found
 
 
 def side_table_ddl(table: str, side_table: str, dimensions: int | None) -> str:

@@ -6,6 +6,7 @@ import statistics
 from decimal import Decimal
 
 from embedmigrate.app.opening import Opening
+from embedmigrate.app.slowdown import writing_seconds
 from embedmigrate.app.values import Counts, Estimate
 from embedmigrate.embedders.tokens import Sampled, TokenCounter, token_counter
 from embedmigrate.engine.model import Key
@@ -81,10 +82,20 @@ async def estimate(opening: Opening, counter: TokenCounter, counts: Counts, rows
     if mean:
         per_request = max(1, min(per_request, int(choice.limits.tokens / mean)))
     requests = math.ceil(rows / per_request)
-    seconds, bound = _duration(opening, requests, tokens)
-    cost = choice.cost(tokens)
+    usual, bound = _duration(opening, requests, tokens)
+    writing = writing_seconds(opening.burden, opening.target.dimensions, rows)
     return Estimate(
-        rows, tokens, error, len(kept), counter.name, requests, seconds, bound, cost, choice.price
+        rows=rows,
+        tokens=tokens,
+        error=error,
+        sampled=len(kept),
+        counter=counter.name,
+        requests=requests,
+        seconds=max(usual, writing),
+        bound_by="index" if writing > usual else bound,
+        cost_usd=choice.cost(tokens),
+        price=choice.price,
+        seconds_without_index=usual,
     )
 
 

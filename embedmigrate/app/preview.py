@@ -8,6 +8,7 @@ from embedmigrate.app.keeper import check_fingerprint
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.records import key_text
 from embedmigrate.app.running import check_width
+from embedmigrate.app.slowdown import warnings
 from embedmigrate.app.values import Check, Counts, DryRun, Estimate, Stats
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import open_embedder
@@ -68,7 +69,8 @@ class Preview:
         for name, step in steps.items():
             await self._check(name, step)
         if self._passed("target"):
-            found = self._opening.warnings(self._selected or 0)
+            opening, rows = self._opening, self._selected or 0
+            found = warnings(opening.burden, opening.target.dimensions, rows, self._estimate)
             self._checks += [Check(n.code, "warning", n.message) for n in found]
         return DryRun(
             checks=tuple(self._checks),
@@ -226,7 +228,7 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
             place=opening.place,
             counts=counts,
             tracks_staleness=opening.target.tracks_staleness,
-            indexes=opening.burden.indexes,
+            indexes=tuple((i.name, i.method, i.valid) for i in opening.burden.indexes),
             model_of_last_run=_model_of_last_run(loaded),
             estimate=planned,
             exit_code=Exit.GATE if below else Exit.OK,

@@ -34,6 +34,8 @@ from embedmigrate.errors import Exit, TargetError
 from embedmigrate.postgres.sinks import open_sink
 from embedmigrate.state import JobFiles
 
+_AT_WORK = {State.RUNNING, State.THROTTLED}
+
 
 class Audience(Protocol):
     """Who watches a run: a display, a log, a test."""
@@ -137,7 +139,7 @@ class EngineRun:
         )
         beside = [asyncio.create_task(self._keeper.keep(self._ledger))]
         if (load := self._opening.load).limited:
-            beside.append(asyncio.create_task(keep_within(load, governor)))
+            beside.append(asyncio.create_task(keep_within(load, governor, self._held)))
         try:
             with stopper.listening(s.max_duration):
                 return await job.run()
@@ -152,7 +154,7 @@ class EngineRun:
         match event:
             case RowFailed(failure):
                 self._keeper.fail(failure)
-            case Waiting(reason, seconds) if self._ledger.progress.state is State.RUNNING:
+            case Waiting(reason, seconds) if self._ledger.progress.state in _AT_WORK:
                 self._ledger.show(State.THROTTLED, reason=reason, wait_seconds=seconds)
             case Resumed() if self._ledger.progress.state is State.THROTTLED:
                 self._ledger.show(State.RUNNING)
@@ -161,6 +163,12 @@ class EngineRun:
         self._audience.event(event)
         if isinstance(event, Waiting | Resumed):
             self._audience.event(Advanced(self._ledger.progress))
+
+    def _held(self, reason: str) -> None:
+        """Another limit than the one that the run is waiting for: the display names the last."""
+        shown = self._ledger.progress
+        if shown.state is State.THROTTLED and shown.reason != reason:
+            self._hear(Waiting(reason, None, 0, asked=True))
 
     def _answered(self, rows: Rows, charged: int, saved: int) -> None:
         if "silent_truncation" in self._noticed:

@@ -34,7 +34,8 @@ class Estimate:
         error: Half the width of the 95 % interval of `tokens`, as a ratio; 0 when all were counted.
         sampled: Texts that were counted.
         counter: `cl100k_base` or `bytes/4`.
-        bound_by: `tpm`, `rpm`, `delay` or `latency`: what decides about `seconds`.
+        bound_by: `tpm`, `rpm`, `delay`, `latency` or `index`: what decides about `seconds`.
+        seconds_without_index: What it would be if no vector index were live.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class Estimate:
     bound_by: str
     cost_usd: float | None
     price: float | None
+    seconds_without_index: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

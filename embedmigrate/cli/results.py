@@ -3,6 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
+from embedmigrate.app.durations import about
 from embedmigrate.app.records import key_text
 from embedmigrate.app.values import Counts, DryRun, Estimate, Started, Summary
 from embedmigrate.cli import wording
@@ -59,7 +60,7 @@ def estimate(e: Estimate) -> tuple[str, str]:
     if e.price == 0:
         cost = "free"
     bound = f" (bound by {e.bound_by})" if e.bound_by != "latency" else ""
-    return size, f"{cost}{price} · {wording.about(e.seconds)}{bound}"
+    return size, f"{cost}{price} · {about(e.seconds)}{bound}"
 
 
 def opening(s: Started) -> Text:

@@ -44,14 +44,6 @@ def duration(seconds: float | None) -> str:
     return f"{whole // _HOUR}:{whole % _HOUR // _MINUTE:02}:{whole % _MINUTE:02}"
 
 
-def about(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 2 * _HOUR:
-        return f"about {round(seconds / _MINUTE)} min"
-    return f"about {seconds / _HOUR:.1f} h"
-
-
 def money(usd: float | None) -> str:
     if usd is None:
         return "price not known"

@@ -1,6 +1,7 @@
 """How much the server bears beside the run: replicas that lag, WAL, and what the operator asks."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,14 @@ from embedmigrate.postgres.session import Connection, Database, transaction
 _MB = 1_000_000
 _QUERY_SECONDS = 5.0
 _LAG = (
-    "SELECT count(*), count(state), extract(epoch FROM max(replay_lag))::float8"
+    "SELECT count(*), count(state), coalesce(extract(epoch FROM max(replay_lag)), 0)::float8,"
+    " (pg_current_wal_flush_lsn() - '0/0')::float8,"
+    " (min(replay_lsn) FILTER (WHERE pid NOT IN (SELECT active_pid FROM pg_replication_slots"
+    " WHERE slot_type = 'logical' AND active_pid IS NOT NULL)) - '0/0')::float8"
     " FROM pg_stat_replication WHERE application_name NOT LIKE 'pg_basebackup%'"
 )
-"""`replay_lag` is NULL for a replica that has caught up and hears nothing new."""
+"""`replay_lag` is NULL for a replica that has caught up and hears nothing new, and that of the
+last answer for one that does not answer: hence the two positions in the log."""
 _WAL = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8"
 
 
@@ -62,6 +67,7 @@ class Load:
         self._limits = limits
         self._every = every
         self._clock = clock
+        self._flushed = deque[tuple[float, float]]()
         self._wal: tuple[float, float] | None = None
         self._owed = 0.0
 
@@ -77,7 +83,7 @@ class Load:
             TargetError: The query is not one that gives one value.
         """
         if self._limits.replica_lag is not None:
-            replicas, visible, _ = await self._one(_LAG)
+            replicas, visible, *_ = await self._one(_LAG)
             if replicas and not visible:
                 raise DatabaseAuthError(
                     "this role does not see how far the replicas are",
@@ -89,15 +95,24 @@ class Load:
 
     async def strain(self) -> Strain | None:
         """The first limit that is passed now."""
-        if self._limits.replica_lag is not None:
-            _, _, lag = await self._one(_LAG)
-            if (lag or 0.0) > self._limits.replica_lag:
-                return Strain("replica_lag", 2 * self._every)
+        most = self._limits.replica_lag
+        if most is not None and await self._lag() > most:
+            return Strain("replica_lag", 2 * self._every)
         if self._limits.wal_rate is not None and (wait := await self._wal_debt()):
             return Strain("wal_rate", wait)
         if self._limits.query is not None and await self._asked():
             return Strain("throttle_query", 2 * self._every)
         return None
+
+    async def _lag(self) -> float:
+        """Seconds that the slowest replica is behind at least, by what it says or does not say."""
+        _, _, told, flushed, replayed = await self._one(_LAG)
+        now = self._clock()
+        self._flushed.append((now, flushed))
+        while self._flushed and (replayed is None or self._flushed[0][1] <= replayed):
+            self._flushed.popleft()
+        behind_since = self._flushed[0][0] if self._flushed else now
+        return max(float(told), now - behind_since)
 
     async def _wal_debt(self) -> float:
         """Seconds until what was written is within the rate again: a token bucket of bytes."""

@@ -3,8 +3,34 @@
 import psycopg
 
 from embedmigrate.errors import LockedError
-from embedmigrate.postgres.session import Connection
+from embedmigrate.postgres.session import Connection, Database, lost, meaning
 from embedmigrate.postgres.target import Target
+
+_TRIES = 4
+"""Connections that may be ended while they are asked for the lock."""
+
+
+async def hold(database: Database, t: Target) -> Connection:
+    """A connection of its own that has the lock; closing it gives the lock back.
+
+    Raises:
+        LockedError: A session somewhere else holds it.
+        EmbedMigrateError: The database cannot be asked.
+    """
+    for number in range(1, _TRIES + 1):
+        connection = await database.connect()
+        try:
+            await take(connection, t)
+        except psycopg.Error as error:
+            await connection.close()
+            if number == _TRIES or not lost(error):
+                raise meaning(error) from None
+        except BaseException:
+            await connection.close()
+            raise
+        else:
+            return connection
+    raise AssertionError("the last try returns or raises")
 
 
 async def take(connection: Connection, t: Target) -> None:

@@ -107,18 +107,28 @@ async def check_expressions(connection: Connection, t: Target) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """One over the vector column; `lists` are those of IVFFlat, with pgvector's default."""
+
+    name: str
+    method: str
+    valid: bool
+    lists: int
+
+
+@dataclass(frozen=True, slots=True)
 class Burden:
     """What makes writing slow: live vector indexes and row triggers."""
 
-    indexes: tuple[tuple[str, str, bool], ...]
-    """Name, method, valid."""
+    indexes: tuple[Index, ...]
     triggers: tuple[str, ...]
 
 
 async def read_burden(connection: Connection, t: Target) -> Burden:
     indexes = await fetch_all(
         connection,
-        "SELECT c.relname, m.amname, i.indisvalid FROM pg_index i"
+        "SELECT c.relname, m.amname, i.indisvalid,"
+        " coalesce(substring(c.reloptions::text FROM 'lists=(\\d+)')::int, 100) FROM pg_index i"
         " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
         " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
         " WHERE i.indrelid = %s::bigint::oid AND a.attname = %s ORDER BY 1",
@@ -130,4 +140,4 @@ async def read_burden(connection: Connection, t: Target) -> Burden:
         " AND tgenabled <> 'D' AND tgtype & 1 = 1 AND tgtype & %s > 0 ORDER BY 1",
         (t.vectors_oid, _ON_UPDATE if t.side is None else _ON_UPDATE | _ON_INSERT),
     )
-    return Burden(tuple((r[0], r[1], r[2]) for r in indexes), tuple(r[0] for r in triggers))
+    return Burden(tuple(Index(*r) for r in indexes), tuple(r[0] for r in triggers))

@@ -164,6 +164,15 @@ CONTESTANTS = {
             counted="SELECT count(embedding_v2) FROM resumes",
         ),
         Contestant(
+            "pgai",
+            "its vectorizer worker, once, into a table of its own",
+            _script("pgai_worker"),
+            needs=("pgai[vectorizer-worker]",),
+            peer=True,
+            counted="SELECT count(embedding) FROM pgai_vectors",
+            leaves=("pgai_vectors",),
+        ),
+        Contestant(
             "langchain",
             "PGVector.add_texts into its own table; one request at a time",
             _script("langchain_pgvector"),

@@ -44,6 +44,11 @@ class Job:
     dimensions: int | None = 8
 
     @property
+    def beside(self) -> bool:
+        """Whether the vectors go into a side table."""
+        return "--side-table" in self.options
+
+    @property
     def env(self) -> dict[str, str | None]:
         """What every command needs."""
         width = {} if self.dimensions is None else {"EMBEDMIGRATE_DIMENSIONS": str(self.dimensions)}

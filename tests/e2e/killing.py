@@ -14,19 +14,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, LiteralString, Self
 
-from tests import tables
 from tests.conftest import CommandLine
 from tests.e2e.jobs import Job, shuffling
 from tests.provider import Provider
 from tests.servers import Database, PostgresServer
-from tests.verifier import Verifier
+from tests.targets import create, edit, take_away, verifier
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tests.tables import Session
+    from tests.targets import Table
 
 WORKERS = 4
 BATCH = 16
@@ -56,10 +56,11 @@ class Found:
 class Writer:
     """The application: edits, deletes, inserts and takes vectors away, until it is told to rest."""
 
-    def __init__(self, session: Session, rows: int, seed: int) -> None:
+    def __init__(self, job: Job, session: Session, rows: int, seed: int) -> None:
         self.edits = 0
         self.nulled: set[str] = set()
         """Texts that it made pending again, which are rightly sent again."""
+        self._job = job
         self._session = session
         self._random = random.Random(seed)
         self._next = rows
@@ -92,12 +93,8 @@ class Writer:
 
     def take_away(self, rows: int) -> None:
         """So that there is always something to do."""
-        found = self._session.execute(
-            "UPDATE articles SET embedding = NULL WHERE id IN (SELECT id FROM articles"
-            " WHERE embedding IS NOT NULL ORDER BY random() LIMIT %s) RETURNING body",
-            (rows,),
-        )
-        self.nulled.update(body for (body,) in found)
+        some: LiteralString = "true ORDER BY random() LIMIT %s"
+        self.nulled |= take_away(self._job, self._session, some, (rows,))
 
     def _work(self) -> None:
         try:
@@ -112,10 +109,7 @@ class Writer:
         some = self._random.randint(1, self._next)
         match self._random.randrange(6):
             case 0 | 1:
-                self._session.execute(
-                    "UPDATE articles SET body = %s, embedding = NULL WHERE id = %s",
-                    (f"Edit {self.edits} of {some}", some),
-                )
+                edit(self._job, self._session, some, f"Edit {self.edits} of {some}")
             case 2:
                 self._delete(some)
             case 3:
@@ -129,12 +123,7 @@ class Writer:
                 self._insert(self._behind)
                 self._delete(self._behind + _BEHIND)
             case _:
-                found = self._session.execute(
-                    "UPDATE articles SET embedding = NULL WHERE id = %s"
-                    " AND embedding IS NOT NULL RETURNING body",
-                    (some,),
-                )
-                self.nulled.update(body for (body,) in found)
+                self.nulled |= take_away(self._job, self._session, "id = %s", (some,))
 
     def _delete(self, number: int) -> None:
         gone = self._session.execute("DELETE FROM articles WHERE id = %s", (number,))
@@ -157,8 +146,8 @@ def kill_rounds(
         AssertionError: A stored vector is not the one of its row's text.
     """
     session = job.database.connect()
-    tables.articles(session, rows, gaps=False)
-    table = Verifier(job.database.connect())
+    create(job, session, rows)
+    table = verifier(job)
     job.provider.mangle = shuffling(seed)
     job.provider.latency = 0.06
     job.provider.fail_rate = 0.05
@@ -167,7 +156,7 @@ def kill_rounds(
     chance = random.Random(seed)
     found = Found()
     options = ("--batch-size", str(BATCH), "--concurrency", str(WORKERS))
-    with Writer(session, rows, seed) as writer:
+    with Writer(job, session, rows, seed) as writer:
         for number in range(1, rounds + 1):
             if len(table.missing()) < rows // 3:
                 writer.take_away(rows // 2)
@@ -176,14 +165,14 @@ def kill_rounds(
             found.lost.append(_lost(job, table, writer, before))
             found.damaged += _damaged(job.cli.state_dir)
             if number % check_every == 0:
-                assert table.wrong() == []
+                assert not table.wrong()
                 found.checks += 1
         writer.rest()
         found.edits = writer.edits
     done = job.run(*options, timeout=120)
     found.exit_code, found.output = done.returncode, done.stdout + done.stderr
-    assert table.wrong() == []
-    assert table.missing() == []
+    assert not table.wrong()
+    assert not table.missing()
     sent = job.provider.texts_sent
     found.texts = sent.total()
     found.sent_again = sum(n - 1 for text, n in sent.items() if text not in writer.nulled)
@@ -219,7 +208,7 @@ def _damaged(folder: Path) -> list[str]:
     return found
 
 
-def _lost(job: Job, table: Verifier, writer: Writer, before: Counter[str]) -> int:
+def _lost(job: Job, table: Table, writer: Writer, before: Counter[str]) -> int:
     """Texts answered since `before` whose rows are pending, though nobody took their vectors."""
     while job.provider.in_flight or _sessions(table.session):
         time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -11,6 +12,8 @@ import pytest
 
 from tests import tables
 from tests.e2e.jobs import ok
+from tests.faults.signals import wait_until
+from tests.provider import Reply, openai_error
 from tests.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -40,6 +43,27 @@ def test_the_operators_query_holds_the_run_and_lets_it_go(job: Job, session: Ses
     assert "reason=throttle_query" in said
     table.check()
     assert job.sent_twice() == []
+
+
+def test_a_limit_that_takes_over_from_another_is_named(job: Job, session: Session) -> None:
+    tables.articles(session, 200, gaps=False)
+    session.execute("CREATE TABLE busy (yes boolean)")
+    session.execute("INSERT INTO busy VALUES (false)")
+    job.provider.latency = 0.1
+    job.provider.script.append(Reply(429, openai_error("slow down"), {"retry-after": "6"}))
+    process = job.start(*SIZES, "--throttle-query", "SELECT yes FROM busy")
+
+    def shown(words: str) -> bool:
+        return words in job.run(command="status").stdout
+
+    assert wait_until(lambda: shown("provider rate limit"), 10)
+    session.execute("UPDATE busy SET yes = true")
+    assert wait_until(lambda: shown("asked by --throttle-query"), 5)
+    session.execute("UPDATE busy SET yes = false")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    reasons = re.findall(r"reason=(\w+)", said)
+    assert reasons == ["provider_rate_limit", "throttle_query"]
 
 
 def test_a_burst_of_wal_is_followed_by_a_rest(job: Job, session: Session) -> None:

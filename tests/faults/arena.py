@@ -1,9 +1,11 @@
 """A server, a provider, a folder and the command line: what one series of faults needs."""
 
 import contextlib
+import dataclasses
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from tests.conftest import CommandLine
@@ -11,6 +13,7 @@ from tests.e2e.jobs import Job
 from tests.faults.canary import SEARCH, TALKATIVE
 from tests.provider import Provider
 from tests.servers import Database, PostgresServer
+from tests.targets import INTO_SIDE_TABLE
 
 
 class Talkative(CommandLine):
@@ -18,6 +21,19 @@ class Talkative(CommandLine):
 
     def environment(self, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
         return super().environment(TALKATIVE | dict(changes or {}))
+
+
+_BESIDE = ContextVar("_BESIDE", default=False)
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[None]:
+    """Every arena in here fills a side table."""
+    before = _BESIDE.set(True)
+    try:
+        yield
+    finally:
+        _BESIDE.reset(before)
 
 
 @contextlib.contextmanager
@@ -36,7 +52,10 @@ def arena(server: PostgresServer | None = None) -> Iterator[Job]:
             session.execute("CREATE EXTENSION IF NOT EXISTS vector")
         cli = Talkative(Path(folder))
         try:
-            yield Job(cli, database, provider)
+            job = Job(cli, database, provider)
+            if _BESIDE.get():
+                job = dataclasses.replace(job, options=(*job.options, *INTO_SIDE_TABLE))
+            yield job
         finally:
             cli.kill_all()
             SEARCH.look(cli)

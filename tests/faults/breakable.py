@@ -119,6 +119,16 @@ def breakable(settings: str = "") -> Iterator[Breakable]:
 
 
 @contextlib.contextmanager
+def replicated() -> Iterator[Breakable]:
+    """One that a standby may copy and follow."""
+    with breakable("wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\n") as primary:
+        with (primary.cluster.data / "pg_hba.conf").open("a") as rules:
+            rules.write("local replication all trust\n")
+        primary.control("reload")
+        yield primary
+
+
+@contextlib.contextmanager
 def standby_of(primary: Breakable) -> Iterator[Breakable]:
     """A streaming replica with a port of its own."""
     folder = Path(tempfile.mkdtemp(prefix="embedmigrate-break-", dir=_quickest_folder()))

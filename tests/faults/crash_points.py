@@ -28,12 +28,18 @@ POINTS = {
     "read-page": ("embedmigrate.postgres.source:TableSource._page", 2),
     "ask-provider": ("embedmigrate.embedders.openai:OpenAIEmbedder.embed", 20),
     "write-batch": ("embedmigrate.postgres.sink:ColumnSink.write", 20),
+    "write-beside": ("embedmigrate.postgres.side_sink:SideTableSink.write", 20),
+    "copy": ("embedmigrate.postgres.side_sink:SideTableSink._copy", 20),
+    "merge": ("embedmigrate.postgres.side_sink:SideTableSink._merge", 1),
     "commit": ("psycopg:AsyncConnection.commit", 20),
     "record-batch": ("embedmigrate.engine.ledger:Ledger.record", 20),
     "end-run": ("embedmigrate.app.keeper:Keeper.end", 1),
     "free-locks": ("embedmigrate.postgres.session:Database.close", 1),
 }
 """Where, and how often a run over 300 rows comes by at least."""
+IN_A_COLUMN = {"write-batch"}
+BESIDE = {"write-beside", "copy", "merge"}
+"""The points that only one of the two targets has; they come first."""
 
 
 def arm(point: str, side: str, count: str) -> None:
@@ -79,10 +85,12 @@ def crash_points(rounds: int, seed: int) -> Outcome:
     """Every point in turn, before and after it, at a random one of its calls."""
     chance, broken, most = random.Random(seed), list[str](), 0
     with arena() as job:
+        own, others = (BESIDE, IN_A_COLUMN) if job.beside else (IN_A_COLUMN, BESIDE)
+        points = sorted(POINTS.keys() - others, key=lambda point: (point not in own, point))
         supply = Supply(job, 300)
         job.provider.mangle = shuffling(seed)
         for number in range(rounds):
-            point = list(POINTS)[number // 2 % len(POINTS)]
+            point = points[number // 2 % len(points)]
             side = ("before", "after")[number % 2]
             count = chance.randint(1, POINTS[point][1])
             where = f"{side} {point} {count}, seed {seed}"
@@ -102,7 +110,7 @@ def crash_points(rounds: int, seed: int) -> Outcome:
                 words = f"exit {done.returncode}, {missing} missing, {wrong} wrong"
                 broken.append(f"{words} after {where}: {done.stderr[-300:]}")
         figures = {
-            "points": 2 * len(POINTS),
+            "points": 2 * len(points),
             "texts_sent": job.sent(),
             "sent_again_by_one_crash_at_most": most,
             "bound": BATCH * WORKERS,

@@ -6,6 +6,7 @@ By hand: `python -m tests.faults.detection` says in which round each one was fou
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,12 +24,12 @@ from tests import tables
 from tests.conftest import CommandLine
 from tests.e2e.jobs import shuffling
 from tests.e2e.killing import kill_rounds
-from tests.faults.arena import arena
-from tests.faults.mutants import MUTANTS
+from tests.faults.arena import arena, beside
+from tests.faults.mutants import BESIDE, MUTANTS
 from tests.faults.series import clean_environment, machine, today
 from tests.faults.states import state
 from tests.provider import Reply, openai_error
-from tests.verifier import Verifier
+from tests.targets import create, drop, verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.jobs import Job
     from tests.servers import PostgresServer
+    from tests.targets import Table
 
 MOST_ROUNDS = 50
 SIZES = ("--batch-size", "10", "--concurrency", "4")
@@ -88,7 +90,7 @@ def by_random_kills(job: Job, chance: random.Random) -> str:
     try:
         found = kill_rounds(job, rounds=2, seed=chance.randrange(10**6), rows=600, check_every=2)
     except AssertionError:
-        return f"{len(Verifier(job.database.connect()).wrong())} wrong vectors"
+        return f"{len(verifier(job).wrong())} wrong vectors"
     return f"the last run ended with {found.exit_code}" if found.exit_code else ""
 
 
@@ -184,6 +186,9 @@ CHECKS: dict[str, tuple[Callable[[Job, random.Random], str], str, int]] = {
     "no-final-sweep": (by_rows_behind, "none", 3),
     "failed-counts-as-done": (by_a_refused_text, "none", 3),
     "pid-file-lock": (by_a_forged_lock, "none", 3),
+    "blind-copy": (by_random_kills, "none", 3),
+    "blind-merge": (by_random_kills, "none", 3),
+    "shifted-copy": (by_random_kills, "none", 3),
 }
 """For each defect: what finds it, on which ground, and in how many rounds it finds nothing else."""
 
@@ -202,7 +207,7 @@ def look_for(
     check, ground, clean_rounds = CHECKS[name]
     names = f"{ground},{name}" if mutated else ground
     chance = random.Random(seed)
-    with arena(server) as plain:
+    with beside() if name in BESIDE else contextlib.nullcontext(), arena(server) as plain:
         plain.provider.mangle = shuffling(seed)
         cli = Mutated(plain.cli.folder, names)
         job = dataclasses.replace(plain, cli=cli)
@@ -218,15 +223,15 @@ def look_for(
 
 def _clear(job: Job) -> None:
     """Neither a table nor what the tool remembers of one."""
-    job.database.connect().execute("DROP TABLE IF EXISTS articles")
+    drop(job.database.connect())
     shutil.rmtree(job.cli.state_dir, ignore_errors=True)
 
 
-def _table(job: Job, rows: int) -> Verifier:
+def _table(job: Job, rows: int) -> Table:
     _clear(job)
     session = job.database.connect()
-    tables.articles(session, rows, gaps=False)
-    return Verifier(session)
+    create(job, session, rows)
+    return verifier(job, session)
 
 
 def main() -> int:

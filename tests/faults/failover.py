@@ -11,7 +11,7 @@ from psycopg import sql
 
 from tests.e2e.jobs import Job
 from tests.faults.arena import arena
-from tests.faults.breakable import Breakable, breakable, standby_of
+from tests.faults.breakable import Breakable, replicated, standby_of
 from tests.faults.postgres_faults import (
     OURS,
     SLOW,
@@ -24,7 +24,6 @@ from tests.faults.postgres_faults import (
 from tests.faults.series import Outcome, series
 from tests.servers import SUPERUSER, SUPERUSER_PASSWORD, Database
 
-REPLICATED = "wal_level = replica\nmax_wal_senders = 4\nhot_standby = on\n"
 ROWS = 800
 
 
@@ -33,16 +32,12 @@ def promotions(rounds: int, seed: int) -> Outcome:
     """A streaming standby takes over, after a clean stop of the primary or after its SIGKILL."""
     chance, found, behind = random.Random(seed), Found(), 0
     for number in range(rounds):
-        with breakable(REPLICATED) as primary:
-            with (primary.cluster.data / "pg_hba.conf").open("a") as rules:
-                rules.write("local replication all trust\n")
-            primary.control("reload")
-            with arena(primary) as one:
-                fill(one, ROWS, f"{seed}.{number}")
-                with standby_of(primary) as standby:
-                    where = f"round {number}, seed {seed}"
-                    job = Job(one.cli, _either(one, primary, standby), one.provider)
-                    behind += _promote(job, primary, standby, chance, found, where)
+        with replicated() as primary, arena(primary) as one:
+            fill(one, ROWS, f"{seed}.{number}")
+            with standby_of(primary) as standby:
+                where = f"round {number}, seed {seed}"
+                job = Job(one.cli, _either(one, primary, standby), one.provider)
+                behind += _promote(job, primary, standby, chance, found, where)
         found.faults += 1
     return found.outcome(texts_that_the_standby_had_not_received=behind)
 

@@ -6,13 +6,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.verifier import Verifier
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from tests.conftest import Completed
     from tests.e2e.jobs import Job
+    from tests.targets import Table
 
 
 @dataclass
@@ -32,10 +31,10 @@ class Judge:
         self.holds(done.returncode == code, f"exit {done.returncode} instead of {code}: {last}")
         self.holds("Traceback" not in done.stderr, f"a traceback: {last}")
 
-    def table(self, table: Verifier, *, without: Collection[str] = ()) -> None:
+    def table(self, table: Table, *, without: Collection[str] = ()) -> None:
         """I1, I2 and I3: `without` are the keys that may, and shall, have no vector."""
         wrong, missing, touched = table.wrong(), table.missing(), table.touched()
-        self.holds(not wrong, f"I1: {len(wrong)} wrong vectors, the first in row {wrong[:1]}")
+        self.holds(not wrong, f"I1: {len(wrong)} wrong vectors, the first in row {[*wrong][:1]}")
         odd = set(missing) ^ set(without)
         some = sorted(odd)[:9]
         self.holds(not odd, f"I2: {len(odd)} rows missing or stored against expectation: {some}")

@@ -64,6 +64,61 @@ def unguarded_write() -> None:
     _put(sql, "update", update)
 
 
+@contextlib.contextmanager
+def _texts_unread() -> Iterator[None]:
+    """What is composed in here takes every text for the one that was embedded."""
+    from psycopg.sql import SQL
+
+    from embedmigrate.postgres import side_sql, terms
+
+    _put(side_sql, "unchanged", lambda target: SQL("true"))
+    try:
+        yield
+    finally:
+        _put(side_sql, "unchanged", terms.unchanged)
+
+
+def _composed_blindly(name: str) -> None:
+    from psycopg.sql import Composed
+
+    from embedmigrate.postgres import side_sql
+
+    guarded = getattr(side_sql, name)
+
+    def blind(*args: Any, **more: Any) -> Composed:
+        with _texts_unread():
+            whole: Composed = guarded(*args, **more)
+        if whole == guarded(*args, **more):
+            raise LookupError(f"{name} has no guard: the mutant is out of date")
+        return whole
+
+    _put(side_sql, name, blind)
+
+
+def blind_copy() -> None:
+    """A batch is copied into the side table whatever the texts of its rows are by now."""
+    _composed_blindly("new_among")
+
+
+def blind_merge() -> None:
+    """A batch is merged into the side table whatever the texts of its rows are by now."""
+    _composed_blindly("merge")
+
+
+def shifted_copy() -> None:
+    """In a copy into the side table each row has the vector of the row before it."""
+    import numpy as np
+
+    from embedmigrate.postgres import copying, side_sink
+
+    real = copying.copied
+
+    def shifted(rows: Any, vectors: Any, *args: Any, **more: Any) -> bytes:
+        return real(rows, np.roll(vectors, 1, axis=0), *args, **more)
+
+    _put(side_sink, "copied", shifted)
+
+
 def positional_mapping() -> None:
     """The n-th embedding of a reply is taken for the n-th text's, whatever its index."""
     from embedmigrate.embedders import reply
@@ -184,8 +239,14 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "no-final-sweep": no_final_sweep,
     "failed-counts-as-done": failed_counts_as_done,
     "pid-file-lock": pid_file_lock,
+    "blind-copy": blind_copy,
+    "blind-merge": blind_merge,
+    "shifted-copy": shifted_copy,
 }
 """The defects that the series must find."""
+
+BESIDE = {"blind-copy", "blind-merge", "shifted-copy"}
+"""Those of them that show in a side table."""
 
 AIDS: dict[str, Callable[[], None]] = {
     "none": lambda: None,

@@ -16,10 +16,10 @@ from tests.faults.arena import arena
 from tests.faults.breakable import Breakable, breakable
 from tests.faults.series import Outcome, series
 from tests.servers import Database
-from tests.verifier import Verifier
+from tests.targets import create, verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ROWS = 1200
 SLOW = ("--batch-size", "16", "--concurrency", "4", "-q")
@@ -54,8 +54,9 @@ def fill(job: Job, rows: int, seed: object) -> None:
         session.execute("SET synchronous_commit = on")  # a crash shall not lose what it works on
         row = session.execute("SELECT to_regclass('articles') IS NULL").fetchone()
         if row and row[0]:
-            tables.articles(session, 0)
-        session.execute("TRUNCATE articles")  # the same table, so that its state file still fits
+            create(job, session, 0)
+        # The same table, so that its state file still fits.
+        session.execute("TRUNCATE articles CASCADE")
         texts = [tables.text_of(n) for n in range(1, rows + 1)]
         session.execute(
             "INSERT INTO articles (id, title, body) SELECT n, 'Title ' || n, body || %s"
@@ -68,9 +69,9 @@ def fill(job: Job, rows: int, seed: object) -> None:
 def judge(job: Job, code: int, words: str, found: Found, where: str) -> None:
     """The verdict on a run that had to end well."""
     with psycopg.connect(job.database.url, autocommit=True) as session:
-        table = Verifier(session)
-        if table.wrong():
-            found.broken.append(f"I1: {len(table.wrong())} wrong vectors, {where}")
+        table = verifier(job, session)
+        if wrong := table.wrong():
+            found.broken.append(f"I1: {len(wrong)} wrong vectors, {where}")
         if missing := table.missing():
             found.broken.append(f"I2: {len(missing)} rows without a vector, {where}")
     if code != 0:
@@ -80,10 +81,10 @@ def judge(job: Job, code: int, words: str, found: Found, where: str) -> None:
     found.twice += sum(n - 1 for n in job.provider.texts_sent.values() if n > 1)
 
 
-def others_of(job: Job) -> dict[str, str]:
+def others_of(job: Job) -> Mapping[str, str]:
     """What no run may touch (I3)."""
     with psycopg.connect(job.database.url, autocommit=True) as session:
-        return Verifier(session).others
+        return verifier(job, session).others
 
 
 def under_faults(
@@ -234,7 +235,7 @@ def _crash_after_the_end(job: Job, server: Breakable, total: Found, seed: int) -
     first = job.run(*SLOW)
     crash(server, 0)
     with psycopg.connect(job.database.url, autocommit=True) as session:
-        lost = len(Verifier(session).missing())
+        lost = len(verifier(job, session).missing())
     second = job.run(*SLOW)
     judge(job, max(first.returncode, second.returncode), second.stderr, total, f"end, seed {seed}")
     if lost:

@@ -352,6 +352,10 @@ class Proxy:
                 view = view[target.send(view) :]
 
 
+def _writes(chunk: bytes) -> bool:
+    return b"UPDATE " in chunk or b"COPY " in chunk
+
+
 class CommitCutter:
     """For `Proxy(watch=)`: cuts after a COMMIT was forwarded, and before its reply is.
 
@@ -369,7 +373,7 @@ class CommitCutter:
         self._lock = threading.Lock()
 
     def __call__(self, link: Link, chunk: bytes) -> Callable[[], object] | None:
-        link.writes = link.writes or b"UPDATE " in chunk
+        link.writes = link.writes or _writes(chunk)
         if b"COMMIT\x00" not in chunk or not link.writes:
             return None
         link.writes = False
@@ -398,7 +402,7 @@ class CommitSwallower:
         self.armed = threading.Event()
 
     def __call__(self, link: Link, chunk: bytes) -> None:
-        link.writes = link.writes or b"UPDATE " in chunk
+        link.writes = link.writes or _writes(chunk)
         if b"COMMIT\x00" in chunk and link.writes:
             link.writes = False
             if self.armed.is_set():

@@ -12,7 +12,7 @@ from tests import tables
 from tests.e2e.jobs import shuffling
 from tests.faults.arena import arena
 from tests.faults.series import Outcome, series
-from tests.verifier import Verifier
+from tests.targets import create, edit, verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
 BATCH, WORKERS = 10, 4
 SIZES = ("--batch-size", str(BATCH), "--concurrency", str(WORKERS))
 GRACE = 3
+EDITED = 20
 
 
 class Supply:
     """New rows with new texts, so that there is always something to do and nothing to repeat."""
 
     def __init__(self, job: Job, rows: int) -> None:
+        self.job = job
         self.session = job.database.connect()
-        tables.articles(self.session, rows, gaps=False)
+        create(job, self.session, rows)
         self.rows = rows
-        self.table = Verifier(self.session)
+        self.table = verifier(job, self.session)
 
     def refill(self, least: int) -> None:
         if len(self.table.missing()) >= least:
@@ -43,6 +45,9 @@ class Supply:
                 "INSERT INTO articles (id, title, body) VALUES (%s, '', %s)",
                 [(n, tables.text_of(n)) for n in range(self.rows + 1, self.rows + least + 1)],
             )
+        if self.job.beside:  # so that there is something to merge as well as to copy
+            for number in range(self.rows, self.rows - EDITED, -1):
+                edit(self.job, self.session, number, f"{tables.text_of(number)} Again.")
         self.rows += least
 
 

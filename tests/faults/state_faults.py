@@ -42,7 +42,7 @@ def simultaneous_starts(rounds: int, seed: int) -> Outcome:
                 broken.append(f"round {number}, {apart=}, seed {seed}: {wrong}")
             supply.refill(300)
             session = job.database.connect()
-            writer = Writer(session, supply.rows, chance.randrange(10**6))
+            writer = Writer(job, session, supply.rows, chance.randrange(10**6))
             writer._behind = -1000 * number
             with session, writer:
                 for wrong in _overlapping(job, unlocked, writer):

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tests import tables
 from tests.conftest import Completed
 from tests.faults.arena import arena
 from tests.faults.judging import Judge
@@ -25,7 +24,7 @@ from tests.faults.proxy import (
     Setting,
 )
 from tests.faults.series import Outcome, series
-from tests.verifier import Verifier
+from tests.targets import create, drop, stored, verifier
 
 if TYPE_CHECKING:
     import subprocess
@@ -56,8 +55,8 @@ def commit_cut(rounds: int, seed: int) -> Outcome:
     with arena() as job:
         upstream, who = _server_of(job)
         rows = rounds * batch * 3
-        tables.articles(job.database.connect(), rows, gaps=False)
-        table = Verifier(job.database.connect())
+        create(job, job.database.connect(), rows)
+        table = verifier(job)
         with Proxy(upstream, watch=cutter, seed=seed) as proxy:
             options = ("--batch-size", str(batch))
             done = job.run(*options, env=_through(proxy, job, who), timeout=600)
@@ -98,8 +97,7 @@ class Stalls:
         self._session = self.job.database.connect()
 
     def stored(self) -> int:
-        row = self._session.execute("SELECT count(embedding) FROM articles").fetchone()
-        return int(row[0]) if row else 0
+        return stored(self.job, self._session)
 
     def terminate(self) -> None:
         self._session.execute(
@@ -169,9 +167,9 @@ def _runs(
     while plan and not judge.broken:
         some, rest = plan[:12], plan[12:]
         rows = int(sum(hold + 1.5 for _, hold in some) * BATCH * WORKERS / LATENCY)
-        session.execute("DROP TABLE IF EXISTS articles")
-        tables.articles(session, rows, gaps=False)
-        table = Verifier(session)
+        drop(session)
+        create(job, session, rows)
+        table = verifier(job, session)
         job.provider.forget()
         job.provider.latency = LATENCY
         run = job.start(*OPTIONS, env=env)
