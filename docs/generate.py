@@ -51,7 +51,8 @@ def commands() -> dict[str, Any]:
     return dict(sorted(found.items(), key=lambda item: _ORDER.index(item[0])))
 
 
-_ORDER = ["generate-all", "generate-one", "stats", "status", "stop", "init", "config show", "demo"]
+_ORDER = ["generate-all", "generate-one", "stats", "status", "stop", "serve", "init"]
+_ORDER += ["config show", "demo"]
 
 
 def flags(command: Any) -> dict[str, Any]:

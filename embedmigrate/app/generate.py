@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 import time
@@ -45,7 +46,7 @@ class GenerateAll:
         self._loaded = loaded
         self._audience = audience
         self._command = command
-        self.run_id = secrets.token_hex(3)
+        self.run_id = _name(loaded.settings.run_id)
 
     async def run(self) -> Summary:
         """Do all of it.
@@ -119,7 +120,13 @@ class GenerateAll:
         planned = await planning.estimate(opening, counter, counts, selected)
         planning.check_budget(opening, planned)
         self._confirm(opening, counts, planned)
-        keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
+        keeper = Keeper(
+            files,
+            opening,
+            run_id=self.run_id,
+            command=self._again(opening),
+            last_success_at=last.last_success_at if last else None,
+        )
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
         for notice in (*notices, *check_place(files), *opening.warnings(selected)):
@@ -241,6 +248,17 @@ class GenerateAll:
 
     def _notice(self, code: str, message: str) -> None:
         self._audience.event(Noticed(code, message))
+
+
+def _name(given: str | None) -> str:
+    """A run's name; it becomes part of a file's name, so nothing else is taken for one."""
+    if given and not re.fullmatch(r"[0-9a-f]{6}", given):
+        raise ConfigError(
+            "run_id is not made of six hexadecimal digits",
+            code="setting_invalid",
+            hint="unset EMBEDMIGRATE_RUN_ID: a run finds a name by itself",
+        )
+    return given or secrets.token_hex(3)
 
 
 def _only_unsure(ending: Ending) -> bool:

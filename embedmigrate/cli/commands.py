@@ -9,6 +9,7 @@ import typer
 from embedmigrate.cli.failures import reported, show
 from embedmigrate.cli.options import VersionFlag, takes_settings
 from embedmigrate.cli.scene import Scene, leave, open_scene, run, same_command
+from embedmigrate.cli.serving import serve
 from embedmigrate.cli.setting_up import HELP_NAMES, config_app, demo, init
 from embedmigrate.config import surroundings
 from embedmigrate.errors import Exit
@@ -259,6 +260,7 @@ def _show_stop(ended: Any, scene: Scene) -> None:
         out.print(f"Resume: {ended.run.command}")
 
 
+app.command("serve", rich_help_panel="Serve")(serve)
 app.command("init", rich_help_panel="Set up")(init)
 app.command("demo", rich_help_panel="Set up")(demo)
 app.add_typer(config_app, name="config", rich_help_panel="Set up")

@@ -88,6 +88,8 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
         secrets.remember(settings.api_key.reveal().strip())
     for url in (settings.database_url, settings.lock_database_url):
         remember_password(url)
+    for token in (settings.admin_token, settings.viewer_token, settings.token):
+        secrets.remember(token.reveal().strip() if token else None)
     secrets.remember(real.get("PGPASSWORD"))
     return Loaded(
         settings,
