@@ -148,7 +148,7 @@ async def errors(
     return replies.ErrorsReply(errors=shaping.errors(found, wanted, code, limit, offset))
 
 
-@api.get("/whoami", summary="Who asks, and which jobs there are")
+@beside.get("/api/admin/whoami", summary="Who asks, and which jobs there are")
 async def whoami(request: Request, desk: DeskOf) -> replies.WhoamiReply:
     listed = [
         replies.JobEntry(
