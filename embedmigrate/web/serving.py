@@ -13,7 +13,7 @@ from embedmigrate.errors import ConfigError
 from embedmigrate.secrets import redact
 from embedmigrate.web.connections import Deadlined, Server
 from embedmigrate.web.door import Door, is_loopback
-from embedmigrate.web.gate import Audited
+from embedmigrate.web.gate import Audited, Gate
 from embedmigrate.web.jobs import Jobs
 from embedmigrate.web.routes import Desk
 from embedmigrate.web.site import site
@@ -48,7 +48,7 @@ def serve(
     listening = _listen(s)
     port = listening.getsockname()[1]
     door = Door.of(s.host, port, s.allowed_host, s.cors_origin)
-    app = site(desk, door=door, tokens=tokens, audit=_auditing(say), warn=_warning(say))
+    app = Gate(site(desk), door=door, tokens=tokens, audit=_auditing(say), warn=_warning(say))
     config = uvicorn.Config(
         app,
         http=Deadlined,

@@ -1,9 +1,8 @@
-"""The application: routes, one shape of every error, the pages, and the gate in front."""
+"""The application behind the gate: routes, one shape of every error, and the pages."""
 
 import base64
 import hashlib
 import re
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -11,19 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from embedmigrate import __version__
 from embedmigrate.errors import EmbedMigrateError
 from embedmigrate.secrets import redact
-from embedmigrate.web.attempts import Attempts
-from embedmigrate.web.door import Door
-from embedmigrate.web.gate import Audited, Gate
 from embedmigrate.web.handbook import handbook
 from embedmigrate.web.refusals import Refusal, refusal
 from embedmigrate.web.replies import Refused
 from embedmigrate.web.routes import Desk, api, beside
-from embedmigrate.web.tokens import Tokens
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MEANINGS = {
@@ -78,22 +72,14 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def site(
-    desk: Desk,
-    *,
-    door: Door,
-    tokens: Tokens,
-    audit: Callable[[Audited], None],
-    warn: Callable[[str], None],
-    attempts: Attempts | None = None,
-) -> ASGIApp:
-    """All of it, for a server."""
+def site(desk: Desk) -> FastAPI:
+    """All that stands behind the gate, and nothing that could stand without one."""
     app = description()
     app.state.desk = desk
     document = openapi(app)
     _pages(app, document)
     _errors(app)
-    return Gate(app, door=door, tokens=tokens, audit=audit, warn=warn, attempts=attempts)
+    return app
 
 
 def _pages(app: FastAPI, document: dict[str, Any]) -> None:

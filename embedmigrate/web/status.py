@@ -30,7 +30,8 @@ class Snapshot:
 
     Attributes:
         live: A run holds the lock.
-        starting: A process that a server started is on its way there.
+        alive: The process that a server started last has not ended.
+        starting: It has not come to its first save yet.
         refused: Why the last process that a server started did not begin.
     """
 
@@ -38,13 +39,14 @@ class Snapshot:
     run: RunState | None
     live: bool
     launch: Launch | None = None
+    alive: bool = False
     starting: bool = False
     refused: Fault | None = None
     refused_with: int | None = None
 
     @property
     def running(self) -> bool:
-        return self.live or self.starting
+        return self.live or self.alive
 
     @property
     def run_id(self) -> str | None:
@@ -115,13 +117,13 @@ class Watch:
         self._hear()
         if launch and not _began(launch, run):
             refused, code = (None, None) if alive else _reason(self._said)
-            return Snapshot(self.job, run, live, launch, alive, refused, code)
+            return Snapshot(self.job, run, live, launch, alive, alive, refused, code)
         if run and State(run.state).live:
             if not live:
                 run = replace(run, state=State.DEAD)
             elif launch and alive and launch.run_id == run.run_id:
                 run = _fresher(run, self._said.get("status"))
-        return Snapshot(self.job, run, live, launch)
+        return Snapshot(self.job, run, live, launch, alive)
 
     def _hear(self) -> None:
         """The last line of each kind is kept; every line goes to those who listen."""

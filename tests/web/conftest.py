@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.jobs import Job, shuffling
-from tests.web.sites import ADMIN, VIEWER, Served, Site, site_of
+from tests.web.sites import ADMIN, VIEWER, Served, Site, behind_the_gate, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from fastapi import FastAPI
 
     from tests.conftest import CommandLine
     from tests.provider import Provider
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
     from tests.tables import Session
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     """Its database cannot be reached; nothing that is refused at the gate comes so far."""
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
-    monkeypatch.setenv("EMBEDMIGRATE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    return site_of({})
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
+        patch.setenv("EMBEDMIGRATE_STATE_DIR", str(folder / "state"))
+        patch.chdir(folder)
+        yield behind_the_gate()
+
+
+@pytest.fixture
+def site(application: FastAPI) -> Site:
+    """With no failed login yet."""
+    return site_of(application)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import httpx2
 
 from embedmigrate.web.attempts import Attempts
 from embedmigrate.web.door import Door
-from embedmigrate.web.gate import Audited
+from embedmigrate.web.gate import Audited, Gate
 from embedmigrate.web.jobs import Jobs
 from embedmigrate.web.routes import BASE, Desk
 from embedmigrate.web.site import site
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Mapping
 
+    from fastapi import FastAPI
     from starlette.types import ASGIApp
 
     from tests.e2e.jobs import Job
@@ -69,24 +70,29 @@ class Site:
         return asyncio.run(ask())
 
 
+def behind_the_gate() -> FastAPI:
+    """The settings come from the environment, as always."""
+    return site(Desk(Jobs({}), Closing()))
+
+
 def site_of(
-    flags: Mapping[str, Any],
+    app: ASGIApp,
     *,
     origins: tuple[str, ...] = (),
     allowed: tuple[str, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Site:
-    """The settings come from the environment, as always."""
+    """With a gate of its own in front."""
     audited, warned = list[Audited](), list[str]()
-    app = site(
-        Desk(Jobs(flags), Closing()),
+    gate = Gate(
+        app,
         door=Door.of("127.0.0.1", 5001, allowed, origins),
         tokens=Tokens([(Role.ADMIN, ADMIN), (Role.VIEWER, VIEWER)]),
         audit=audited.append,
         warn=warned.append,
         attempts=Attempts(clock),
     )
-    return Site(app, audited, warned)
+    return Site(gate, audited, warned)
 
 
 class Served:

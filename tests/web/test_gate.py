@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import string
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.web.sites import ADMIN, HOST, VIEWER, Site, bearer, site_of
 
 if TYPE_CHECKING:
     import httpx2
+    from fastapi import FastAPI
     from starlette.types import Message
 
 STATUS = f"{BASE}/status"
@@ -119,13 +121,9 @@ async def _statuses(site: Site, tokens: list[str]) -> list[int]:
     return found
 
 
-def test_an_address_that_guesses_is_told_to_wait_and_others_are_not(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
-    monkeypatch.setenv("EMBEDMIGRATE_STATE_DIR", str(tmp_path / "state"))
+def test_an_address_that_guesses_is_told_to_wait_and_others_are_not(application: FastAPI) -> None:
     now = [1000.0]
-    site = site_of({}, clock=lambda: now[0])
+    site = site_of(application, clock=lambda: now[0])
     for _ in range(10):
         refused(site("GET", STATUS, token="wrong"), 401, "unauthorized")
     late = site("GET", STATUS, token="wrong")
@@ -167,10 +165,8 @@ def test_another_name_that_leads_here_is_refused(site: Site, host: str, path: st
     refused(site("GET", path, host=host), 421, "host_unknown")
 
 
-def test_names_can_be_added(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
-    monkeypatch.setenv("EMBEDMIGRATE_STATE_DIR", str(tmp_path / "state"))
-    site = site_of({}, allowed=("db.internal", "proxy.example:8443"))
+def test_names_can_be_added(application: FastAPI) -> None:
+    site = site_of(application, allowed=("db.internal", "proxy.example:8443"))
     for host in ("db.internal", "DB.internal:5001", "proxy.example:8443", "localhost:5001"):
         assert site("GET", "/healthz", host=host).status_code == 200
     refused(site("GET", "/healthz", host="proxy.example"), 421, "host_unknown")
@@ -193,10 +189,8 @@ def test_its_own_page_may_call(site: Site) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_an_origin_that_is_named_may_call(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nowhere")
-    monkeypatch.setenv("EMBEDMIGRATE_STATE_DIR", str(tmp_path / "state"))
-    site = site_of({}, origins=("https://admin.example",))
+def test_an_origin_that_is_named_may_call(application: FastAPI) -> None:
+    site = site_of(application, origins=("https://admin.example",))
     origin = {"origin": "https://admin.example"}
     asking = {"access-control-request-method": "POST"}
     preflight = site("OPTIONS", STOP, token=None, headers=origin | asking)
@@ -248,6 +242,7 @@ def test_a_large_body_is_refused_that_does_not_announce_its_length(site: Site) -
     sent = []
 
     async def receive() -> Message:
+        await asyncio.sleep(0)
         sent.append(1000)
         return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
 
@@ -264,7 +259,11 @@ def test_a_large_body_is_refused_that_does_not_announce_its_length(site: Site) -
         "headers": [(b"host", HOST.encode()), (b"authorization", f"Bearer {ADMIN}".encode())],
         "client": ("127.0.0.1", 1),
     }
-    asyncio.run(site.app(scope, receive, send))
+
+    async def ask() -> None:
+        await site.app(scope, receive, send)
+
+    asyncio.run(ask())
     assert found[0] == 413
     assert sum(sent) <= MOST_BYTES + 1000
 
@@ -319,10 +318,11 @@ def test_what_is_not_there_is_not_found(site: Site) -> None:
     refused(site("GET", f"{BASE}/errors?runId=abcdef"), 404, "report_missing")
 
 
-def test_a_get_changes_nothing(site: Site, tmp_path: Any) -> None:
+def test_a_get_changes_nothing(site: Site) -> None:
+    """The state directory is the working directory's; only a run makes it."""
     for path in READING:
         site("GET", path)
-    assert not (tmp_path / "state").exists()
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_every_action_is_on_record_and_no_secret_is(site: Site) -> None:
