@@ -137,6 +137,10 @@ def stats(
     """
     scene = open_scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        if scene.loaded.settings.url:
+            from embedmigrate.cli import remote  # noqa: PLC0415
+
+            leave(remote.stats(scene, fail_under=fail_under, plain=plain))
         from embedmigrate.app.preview import stats as look  # noqa: PLC0415
         from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
@@ -157,11 +161,11 @@ def status(
         typer.Option("--watch", metavar="SECONDS", help="Redraw every so often.", min=0.2),
     ] = None,
 ) -> None:
-    """State of the current or last run; reads the local state file only.
+    """State of the current or last run; reads the local state file, or asks a server.
 
     `embedmigrate status --table public.articles`
 
-    `embedmigrate status --json`
+    `embedmigrate status --url https://db1.internal:5001 --json`
 
     **Exit status**: 0 whenever it could report · 13 the state file cannot be read.
     """
@@ -176,6 +180,11 @@ def status(
 
 
 def _show_status(scene: Scene) -> None:
+    if scene.loaded.settings.url:
+        from embedmigrate.cli import remote  # noqa: PLC0415
+
+        remote.status(scene)
+        return
     from embedmigrate.app.control import statuses  # noqa: PLC0415
 
     found = statuses(scene.loaded)
@@ -226,6 +235,10 @@ def stop(
     scene = open_scene(flags)
     out = scene.streams.out
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        if scene.loaded.settings.url:
+            from embedmigrate.cli import remote  # noqa: PLC0415
+
+            leave(remote.stop(scene, timeout=timeout, now=now, wait=not no_wait))
         from embedmigrate.app import control  # noqa: PLC0415
         from embedmigrate.cli import jsonl  # noqa: PLC0415
         from embedmigrate.state import RunState  # noqa: PLC0415

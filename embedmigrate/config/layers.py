@@ -70,6 +70,8 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
     chosen = flags.get("config") or real.get(f"{_PREFIX}CONFIG")
     path, document = read_config(Path(chosen) if chosen else None, real)
     job = flags.get("job") or real.get(f"{_PREFIX}JOB") or document.get("job")
+    if flags.get("url") or real.get(f"{_PREFIX}URL"):
+        job = None  # it is the server's configuration file that has to know it
     layers = [
         _Layer("--", dict(flags), {key: key.replace("_", "-") for key in flags}),
         _prefixed("environment ", real),

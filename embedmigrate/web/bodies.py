@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-_Text = Annotated[str, Field(min_length=1, max_length=1000)]
+_Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 _RunId = Annotated[str, Field(pattern=r"^([0-9a-f]{6}|last)$")]
 
 
@@ -78,5 +78,5 @@ class GenerateOne(Body):
     resume_id: _Text = Field(description="The row's key; of several columns: a JSON list as text.")
 
 
-class Nothing(Body):
-    """`{}` or no body at all."""
+class Stop(Body):
+    now: bool = Field(default=False, description="Abort what is in flight; its rows stay pending.")

@@ -13,7 +13,7 @@ from embedmigrate.app.preview import dry_run
 from embedmigrate.config import Loaded
 from embedmigrate.errors import ConfigError, LockedError
 from embedmigrate.web import metrics, replies, shaping
-from embedmigrate.web.bodies import GenerateAll, GenerateOne, Nothing, RetryFailed, RunOptions
+from embedmigrate.web.bodies import GenerateAll, GenerateOne, RetryFailed, RunOptions, Stop
 from embedmigrate.web.counting import Coverage
 from embedmigrate.web.jobs import Job, Jobs, quick
 from embedmigrate.web.launching import launch
@@ -80,9 +80,7 @@ async def stats(desk: DeskOf, job: JobOf) -> replies.StatsReply:
 async def state(desk: DeskOf, job: JobOf) -> replies.StatusReply:
     """From the state directory alone; the database is not asked."""
     taken = desk.watch(job).look()
-    report = taken.report
-    said = documents.status(report) if report else documents.no_status()
-    return replies.StatusReply(status=status(taken), document=said)
+    return replies.StatusReply(status=status(taken), document=shaping.document(taken))
 
 
 @api.post("/generate-all", summary="Start a run", status_code=200)
@@ -118,14 +116,14 @@ async def one(desk: DeskOf, job: JobOf, body: GenerateOne) -> replies.OneReply:
 
 
 @api.post("/stop", summary="Ask the run to stop")
-async def stop(desk: DeskOf, job: JobOf, _: Nothing | None = None) -> replies.StopReply:
+async def stop(desk: DeskOf, job: JobOf, body: Stop | None = None) -> replies.StopReply:
     """It finishes what is in flight, saves its place and ends; the status tells when it has."""
     watch = desk.watch(job)
     watch.forget()
     taken = watch.look()
     if not taken.running or taken.run_id is None:
         return replies.StopReply(stopped=False, run_id=None)
-    request = {"run_id": taken.run_id, "action": "stop", "now": False}
+    request = {"run_id": taken.run_id, "action": "stop", "now": bool(body and body.now)}
     await asyncio.to_thread(job.files.ask, request)
     return replies.StopReply(stopped=True, run_id=taken.run_id)
 

@@ -3,8 +3,10 @@
 from collections import Counter
 from typing import Any
 
+from embedmigrate.app import documents
 from embedmigrate.app.values import DryRun, OneRow
 from embedmigrate.app.values import Stats as Coverage
+from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError
 from embedmigrate.secrets import redact
 from embedmigrate.state import JobFiles
@@ -17,7 +19,7 @@ from embedmigrate.web.replies import (
     Plan,
     Stats,
 )
-from embedmigrate.web.status import percent, row_error
+from embedmigrate.web.status import Snapshot, percent, row_error
 
 
 def stats(found: Coverage, age: float) -> Stats:
@@ -39,6 +41,17 @@ def stats(found: Coverage, age: float) -> Stats:
         table=found.place.table,
         vector_column=found.place.vector_column,
     )
+
+
+def document(taken: Snapshot) -> dict[str, Any]:
+    """What `embedmigrate status --json` says, and of a run that has not come to its first save."""
+    fresh = taken.launch if taken.starting or taken.refused else None
+    if fresh:
+        fault = taken.refused.model_dump() if taken.refused else None
+        state = State.STARTING if taken.starting else State.FAILED
+        more = {"run_id": fresh.run_id, "job_id": fresh.job_id, "state": state, "error": fault}
+        return documents.no_status() | more | {"live": taken.running}
+    return documents.status(taken.report) if taken.report else documents.no_status()
 
 
 def one(row: OneRow, given: str) -> OneResult:
