@@ -43,13 +43,13 @@ def _operation(document: dict[str, Any], method: str, path: str, given: dict[str
         for p in given.get("parameters", [])
     ]
     if body := given.get("requestBody"):
-        rows += _fields(document, body["content"]["application/json"]["schema"])
+        rows += fields(document, body["content"]["application/json"]["schema"])
     if rows:
         parts.append(_table("Takes", rows))
     answer = given["responses"]["200"].get("content", {}).get("application/json")
     if answer:
         parts.append("<details><summary>Answers</summary>")
-        parts.append(_table("Field", _fields(document, answer["schema"])))
+        parts.append(_table("Field", fields(document, answer["schema"])))
         parts.append("</details>")
     listed = ((c, r["description"]) for c, r in given["responses"].items() if c != "200")
     refused = "; ".join(f"{_text(code)} {_text(words)}" for code, words in listed)
@@ -57,7 +57,7 @@ def _operation(document: dict[str, Any], method: str, path: str, given: dict[str
     return "\n".join(parts)
 
 
-def _fields(
+def fields(
     document: dict[str, Any], schema: dict[str, Any], prefix: str = ""
 ) -> list[tuple[str, dict[str, Any], str]]:
     """The fields of an object, and those of the objects in it."""
@@ -68,7 +68,7 @@ def _fields(
             words = given.get("description", "")
             found.append((prefix + name, given, words))
             inner = given.get("items", given)
-            found += _fields(document, inner, f"{prefix}{name}{'[]' if 'items' in given else ''}.")
+            found += fields(document, inner, f"{prefix}{name}{'[]' if 'items' in given else ''}.")
     return found
 
 

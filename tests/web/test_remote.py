@@ -29,7 +29,7 @@ def test_a_run_is_seen_and_stopped_from_elsewhere(
     cli: CommandLine, served: Served, job: Job, session: Session
 ) -> None:
     tables.articles(session, 400, gaps=False)
-    job.provider.latency = 0.6
+    job.provider.latency = 3.0
     assert "No run recorded" in ok(asked(cli, served.address, "status")).stdout
     assert "Nothing is running." in ok(asked(cli, served.address, "stop")).stdout
     served.post("generate-all", SLOWLY)
