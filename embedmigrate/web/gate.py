@@ -122,7 +122,7 @@ class Gate:
         role = self._tokens.role(token.strip())
         if role and scheme.lower() == "bearer":
             return role
-        if wait := self._attempts.fail(address):
+        if given and (wait := self._attempts.fail(address)):
             seconds = str(max(1, round(wait)))
             raise Refusal(
                 429,

@@ -6,7 +6,7 @@ from embedmigrate.errors import EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
 
 _STATUS_OF_CODE = {"row_not_found": 404, "job_unknown": 404, "report_missing": 404}
-_STATUS_OF_CODE |= {"key_invalid": 422}
+_STATUS_OF_CODE |= {"key_invalid": 404}
 _STATUS = {
     Exit.BUDGET: 422,
     Exit.PROVIDER: 502,

@@ -64,11 +64,14 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     """With the scheme of the tokens, which the gate asks for and FastAPI does not know of."""
     document = app.openapi()
     scheme = {"type": "http", "scheme": "bearer"}
+    refused = {"$ref": "#/components/schemas/Refused"}
     document.setdefault("components", {})["securitySchemes"] = {"token": scheme}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path == "/healthz" else [{"token": []}]
-            operation["responses"].pop("422" if "requestBody" not in operation else "", None)
+            for status, answer in operation["responses"].items():
+                if status != "200":  # FastAPI gives them the media type of the good answer
+                    answer["content"] = {"application/json": {"schema": refused}}
     return document
 
 

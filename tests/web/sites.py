@@ -78,6 +78,7 @@ def behind_the_gate() -> FastAPI:
 def site_of(
     app: ASGIApp,
     *,
+    port: int = 5001,
     origins: tuple[str, ...] = (),
     allowed: tuple[str, ...] = (),
     clock: Callable[[], float] = time.monotonic,
@@ -86,7 +87,7 @@ def site_of(
     audited, warned = list[Audited](), list[str]()
     gate = Gate(
         app,
-        door=Door.of("127.0.0.1", 5001, allowed, origins),
+        door=Door.of("127.0.0.1", port, allowed, origins),
         tokens=Tokens([(Role.ADMIN, ADMIN), (Role.VIEWER, VIEWER)]),
         audit=audited.append,
         warn=warned.append,
