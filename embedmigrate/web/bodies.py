@@ -6,10 +6,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 _Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
-_Whole = Annotated[
-    int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)
-]
-"""1.0 is a whole number: JSON knows no other kind."""
+
+
+def _whole(given: Any) -> Any:
+    """1.0 is a whole number: JSON knows no other kind."""
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+_Rows = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(_whole)]
+_Batch = Annotated[int, Field(ge=1, le=4096), BeforeValidator(_whole)]
+_Requests = Annotated[int, Field(ge=1, le=256), BeforeValidator(_whole)]
 _RunId = Annotated[str, Field(pattern=r"^([0-9a-f]{6}|last)$")]
 
 
@@ -22,14 +28,14 @@ class Body(BaseModel):
 
 
 class RunOptions(Body):
-    batch_size: _Whole | None = Field(default=None, ge=1, le=4096, description="Rows a request.")
+    batch_size: _Batch | None = Field(default=None, description="Rows a request.")
     delay_between_batches: float | None = Field(
         default=None,
         ge=0,
         le=3_600_000,
         description="Milliseconds that a worker waits after each batch.",
     )
-    concurrency: Annotated[_Whole, Field(ge=1, le=256)] | Literal["auto"] | None = None
+    concurrency: _Requests | Literal["auto"] | None = None
     max_cost: float | None = Field(default=None, gt=0, le=1e9, description="USD at most.")
     rpm: float | None = Field(default=None, gt=0, le=1e9, description="Requests a minute at most.")
     tpm: float | None = Field(default=None, gt=0, le=1e12, description="Tokens a minute at most.")
@@ -54,7 +60,7 @@ class GenerateAll(RunOptions):
         default=None, description="False embeds every row again, not only those without a vector."
     )
     resume_from: _Text | None = Field(default=None, description="A key, or `last`.")
-    limit: _Whole | None = Field(default=None, ge=1, le=10**12, description="Rows at most.")
+    limit: _Rows | None = Field(default=None, description="Rows at most.")
     on_too_long: Literal["fail", "truncate", "skip"] | None = None
     retry_failed: _RunId | None = Field(
         default=None, description="Only the rows that failed in this run, or `last`."

@@ -27,11 +27,11 @@ class Deadlined(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._wait()
         if len(self.connections) > MOST_CONNECTIONS:
             waiting = [c for c in self.connections if isinstance(c, Deadlined) and not c.busy]
             if oldest := min(waiting, key=lambda c: c.waiting_since, default=None):
                 oldest.drop()
-        self._wait()
 
     @property
     def busy(self) -> bool:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from embedmigrate import __version__
-from embedmigrate.app import documents
 from embedmigrate.app.one import generate_one
 from embedmigrate.app.preview import dry_run
 from embedmigrate.config import Loaded
@@ -73,7 +72,7 @@ async def stats(desk: DeskOf, job: JobOf) -> replies.StatsReply:
     """Counted at most every few seconds, for all who ask together."""
     counted = await desk.coverage(job).get()
     shown = shaping.stats(counted.stats, counted.age)
-    return replies.StatsReply(stats=shown, document=documents.stats(counted.stats))
+    return replies.StatsReply(stats=shown, document=shaping.stats_document(counted.stats))
 
 
 @api.get("/status", summary="The current or last run")

@@ -43,6 +43,13 @@ def stats(found: Coverage, age: float) -> Stats:
     )
 
 
+def stats_document(found: Coverage) -> dict[str, Any]:
+    """As `embedmigrate stats --json`, but for the SQL that the operator may have set as the text."""
+    said = documents.stats(found)
+    columns = ", ".join(found.place.text_columns)
+    return {**said, "target": {**said["target"], "text": columns or "(expression)"}}
+
+
 def document(taken: Snapshot) -> dict[str, Any]:
     """What `embedmigrate status --json` says, and of a run that has not come to its first save."""
     fresh = taken.launch if taken.starting or taken.refused else None

@@ -145,5 +145,5 @@ def _invalid(error: RequestValidationError) -> Refusal:
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return Refusal(400, "json_invalid", "the body is not valid JSON")
-    said = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in found[:5]]
+    said = [f"{'.'.join(str(part) for part in one['loc'][:2])}: {one['msg']}" for one in found[:5]]
     return Refusal(422, "request_invalid", redact("; ".join(said)))

@@ -72,3 +72,10 @@ def test_an_address_that_is_taken_is_named(cli: CommandLine) -> None:
 
 def test_a_database_is_needed(cli: CommandLine) -> None:
     refuses(cli, "database_url_missing", DATABASE_URL=None, **TOKEN)
+
+
+def test_a_run_that_is_named_from_outside_has_a_harmless_name(cli: CommandLine) -> None:
+    """It becomes part of a file's name."""
+    done = cli("generate-all", env=URL | {"EMBEDMIGRATE_RUN_ID": "../../x"}, timeout=30)
+    assert done.returncode == 2
+    assert "run_id" in done.stderr
