@@ -44,7 +44,7 @@ def stats(found: Coverage, age: float) -> Stats:
 
 
 def stats_document(found: Coverage) -> dict[str, Any]:
-    """As `embedmigrate stats --json`, but for the SQL that the operator may have set as the text."""
+    """As `embedmigrate stats --json`, without the SQL that the text may be set as."""
     said = documents.stats(found)
     columns = ", ".join(found.place.text_columns)
     return {**said, "target": {**said["target"], "text": columns or "(expression)"}}
