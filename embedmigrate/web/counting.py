@@ -13,7 +13,8 @@ MOST_ROWS = 1_000_000
 FRESH_SECONDS = 3.0
 _SHARE = 50
 """A count that took a second is good for so many seconds: 2 % of one session at most."""
-_STALE_SECONDS = 60.0
+_STALE_SECONDS = 300.0
+"""A count of up to this age is shown, with its age, while the next one is made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,9 @@ def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
         print(f"{name}: {speeds[name][-1]:,.0f} rows/s", file=sys.stderr, flush=True)
         return found
 
+    began = time.perf_counter()
+    api.ask("GET", "/stats")  # the first one waits for its count
+    first_stats = time.perf_counter() - began
     job("alone", contextlib.nullcontext)
     job("requests", load.running)
     job("alone", contextlib.nullcontext)
@@ -216,6 +219,7 @@ def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
         "slower_under_slow_connections": round(1 - speeds["slow"][0] / ((second + third) / 2), 4),
         "dropped_connections": dropped[0],
         "refused": load.refused,
+        "first_stats_ms": round(first_stats * 1000, 1),
         **{f"{path[1:]}_ms": percentiles(found) for path, found in load.milliseconds.items()},
     }
 
