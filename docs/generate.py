@@ -21,6 +21,8 @@ from embedmigrate import errors
 from embedmigrate.cli.commands import app
 from embedmigrate.cli.options import PANELS
 from embedmigrate.config.settings import CountOrAuto, options, table
+from embedmigrate.web.handbook import fields, kind
+from embedmigrate.web.site import description, openapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +53,8 @@ def commands() -> dict[str, Any]:
     return dict(sorted(found.items(), key=lambda item: _ORDER.index(item[0])))
 
 
-_ORDER = ["generate-all", "generate-one", "stats", "status", "stop", "init", "config show", "demo"]
+_ORDER = ["generate-all", "generate-one", "stats", "status", "stop", "serve", "init"]
+_ORDER += ["config show", "demo"]
 
 
 def flags(command: Any) -> dict[str, Any]:
@@ -365,6 +368,46 @@ def _type(given: dict[str, Any]) -> str:
     return " or ".join(kinds)
 
 
+# The admin API
+
+
+def _api() -> str:
+    document = openapi(description())
+    parts = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts += _endpoint(document, f"{method.upper()} {path}", operation)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _endpoint(document: dict[str, Any], name: str, given: dict[str, Any]) -> Iterator[str]:
+    role = "admin" if name.startswith("POST") else "viewer"
+    yield from (
+        f"## {name}",
+        "",
+        f"{given['summary']}; {role if given['security'] else 'no token'}.",
+    )
+    if words := given.get("description"):
+        yield from ("", _sentences(words))
+    yield ""
+    asked = given.get("parameters", [])
+    taken = [(f"?{p['name']}", p["schema"], p.get("description", "")) for p in asked]
+    if body := given.get("requestBody"):
+        taken += fields(document, body["content"]["application/json"]["schema"])
+    answer = given["responses"]["200"].get("content", {}).get("application/json")
+    answers = fields(document, answer["schema"]) if answer else []
+    for head, rows in (("Takes", taken), ("Answers", answers)):
+        if rows:
+            yield from (f"| {head} | Type | Meaning |", "|---|---|---|")
+            for field_name, schema, meaning in rows:
+                yield f"| `{field_name}` | {_cell(kind(schema))} | {_cell(meaning)} |"
+            yield ""
+
+
+def _sentences(words: str) -> str:
+    return re.sub(r"(?<=[.]) +", "\n", " ".join(words.split()))
+
+
 # Pages
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -372,6 +415,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "settings": _settings,
     "error-index": _index,
     "documents": _documents,
+    "api": _api,
 }
 
 

@@ -8,6 +8,7 @@ EmbedMigrateError
 ├── DatabaseAuthError    12  login or privilege refused
 ├── CheckpointError      13  the state file cannot be used
 ├── DatabaseUnavailable  5   the database stayed away longer than --db-wait
+├── RemoteUnavailable    5   a server that --url names does not answer
 └── ProviderError        7   the provider refuses to work with us at all
     ├── TransientError   5   may pass by itself: wait and send again
     │   ├── RateLimited
@@ -95,6 +96,10 @@ class CheckpointError(EmbedMigrateError):
 
 
 class DatabaseUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
+    exit_code = Exit.TEMPORARY
+
+
+class RemoteUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
     exit_code = Exit.TEMPORARY
 
 

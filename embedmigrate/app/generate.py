@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import socket
 import time
@@ -32,7 +33,7 @@ from embedmigrate.engine.ledger import Ledger
 from embedmigrate.engine.model import Ending, Key, Noticed
 from embedmigrate.engine.ports import Source
 from embedmigrate.engine.states import State
-from embedmigrate.errors import CheckpointError, EmbedMigrateError, Exit, LockedError
+from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
 from embedmigrate.postgres import census, lock
 from embedmigrate.postgres.durability import settle
 from embedmigrate.postgres.session import Database
@@ -52,7 +53,7 @@ class GenerateAll:
         self._audience = audience
         self._command = command
         self._company = company or Company(Signals(), Watchdog())
-        self.run_id = secrets.token_hex(3)
+        self.run_id = _name(loaded.settings.run_id)
 
     async def run(self) -> Summary:
         """Do all of it.
@@ -136,7 +137,13 @@ class GenerateAll:
         planning.check_budget(opening, planned)
         asked = counts.embedded if s.force and not s.yes else 0
         await self._company.agree(Wish(counts, planned, asked), self._audience.confirm)
-        keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
+        keeper = Keeper(
+            files,
+            opening,
+            run_id=self.run_id,
+            command=self._again(opening),
+            last_success_at=last.last_success_at if last else None,
+        )
         files.keep_previous()
         start = self._started(opening, files, counts, selected, planned, last, after)
         slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
@@ -253,6 +260,17 @@ class GenerateAll:
 
     def _notice(self, code: str, message: str) -> None:
         self._audience.event(Noticed(code, message))
+
+
+def _name(given: str | None) -> str:
+    """A run's name; it becomes part of a file's name, so nothing else is taken for one."""
+    if given and not re.fullmatch(r"[0-9a-f]{6}", given):
+        raise ConfigError(
+            "run_id is not made of six hexadecimal digits",
+            code="setting_invalid",
+            hint="unset EMBEDMIGRATE_RUN_ID: a run finds a name by itself",
+        )
+    return given or secrets.token_hex(3)
 
 
 def _only_unsure(ending: Ending) -> bool:

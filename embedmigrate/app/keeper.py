@@ -55,12 +55,20 @@ def check_fingerprint(last: RunState, opening: Opening) -> None:
 class Keeper:
     """Owns the run's entry in the state directory while the lock is held."""
 
-    def __init__(self, files: JobFiles, opening: Opening, *, run_id: str, command: str) -> None:
+    def __init__(
+        self,
+        files: JobFiles,
+        opening: Opening,
+        *,
+        run_id: str,
+        command: str,
+        last_success_at: str | None = None,
+    ) -> None:
         self._files = files
         self._saved = 0.0
         self.state = RunState(
             run_id=run_id,
-            job_id=f"emb-job-{int(time.time() * 1000)}",
+            job_id=opening.settings.job_id or f"emb-job-{int(time.time() * 1000)}",
             state=State.STARTING,
             pid=os.getpid(),
             host=socket.gethostname(),
@@ -83,6 +91,7 @@ class Keeper:
             },
             command=redact(command),
             error_report=str(files.error_report(run_id)),
+            last_success_at=last_success_at,
         )
 
     def fail(self, failure: Failure) -> None:
@@ -123,7 +132,12 @@ class Keeper:
     ) -> None:
         self.note(progress)
         said = {"code": error.code, "message": redact(error.message)} if error else None
+        ended = now()
         self.state = dataclasses.replace(
-            self.state, ended_at=now(), exit_code=int(exit_code), error=said
+            self.state,
+            ended_at=ended,
+            exit_code=int(exit_code),
+            error=said,
+            last_success_at=self.state.last_success_at if exit_code else ended,
         )
         self._files.save(self.state)

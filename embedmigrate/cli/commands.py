@@ -9,6 +9,7 @@ import typer
 from embedmigrate.cli.failures import reported, show
 from embedmigrate.cli.options import VersionFlag, takes_settings
 from embedmigrate.cli.scene import Scene, leave, open_scene, run, same_command
+from embedmigrate.cli.serving import serve
 from embedmigrate.cli.setting_up import HELP_NAMES, config_app, demo, init
 from embedmigrate.config import surroundings
 from embedmigrate.errors import Exit
@@ -142,6 +143,10 @@ def stats(
     """
     scene = open_scene(flags)
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        if scene.loaded.settings.url:
+            from embedmigrate.cli import remote  # noqa: PLC0415
+
+            leave(remote.stats(scene, fail_under=fail_under, plain=plain))
         from embedmigrate.app.preview import stats as look  # noqa: PLC0415
         from embedmigrate.cli import jsonl, reports  # noqa: PLC0415
 
@@ -162,11 +167,11 @@ def status(
         typer.Option("--watch", metavar="SECONDS", help="Redraw every so often.", min=0.2),
     ] = None,
 ) -> None:
-    """State of the current or last run; reads the local state file only.
+    """State of the current or last run; reads the local state file, or asks a server.
 
     `embedmigrate status --table public.articles`
 
-    `embedmigrate status --json`
+    `embedmigrate status --url https://db1.internal:5001 --json`
 
     **Exit status**: 0 whenever it could report · 13 the state file cannot be read.
     """
@@ -181,6 +186,11 @@ def status(
 
 
 def _show_status(scene: Scene) -> None:
+    if scene.loaded.settings.url:
+        from embedmigrate.cli import remote  # noqa: PLC0415
+
+        remote.status(scene)
+        return
     from embedmigrate.app.control import statuses  # noqa: PLC0415
 
     found = statuses(scene.loaded)
@@ -231,6 +241,10 @@ def stop(
     scene = open_scene(flags)
     out = scene.streams.out
     with reported(scene.streams, json=scene.json, verbose=scene.loaded.settings.verbose > 0):
+        if scene.loaded.settings.url:
+            from embedmigrate.cli import remote  # noqa: PLC0415
+
+            leave(remote.stop(scene, timeout=timeout, now=now, wait=not no_wait))
         from embedmigrate.app import control  # noqa: PLC0415
         from embedmigrate.cli import jsonl  # noqa: PLC0415
         from embedmigrate.state import RunState  # noqa: PLC0415
@@ -265,6 +279,7 @@ def _show_stop(ended: Any, scene: Scene) -> None:
         out.print(f"Resume: {ended.run.command}")
 
 
+app.command("serve", rich_help_panel="Serve")(serve)
 app.command("init", rich_help_panel="Set up")(init)
 app.command("demo", rich_help_panel="Set up")(demo)
 app.add_typer(config_app, name="config", rich_help_panel="Set up")

@@ -12,7 +12,8 @@ from embedmigrate.cli.terminal import Streams
 from embedmigrate.errors import ConfigError, EmbedMigrateError, Exit
 from embedmigrate.secrets import redact
 
-_COMMANDS = {"generate-all", "generate-one", "stats", "status", "stop", "init", "config", "demo"}
+_COMMANDS = {"generate-all", "generate-one", "stats", "status", "stop", "serve", "init", "config"}
+_COMMANDS |= {"demo"}
 
 
 def show(

@@ -1,11 +1,12 @@
 """Every output as one versioned JSON object a line; the schemas are in docs/reference/schemas."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
+from embedmigrate.app import documents
 from embedmigrate.app.control import Status, Stop
-from embedmigrate.app.records import as_json, error_line, key_text, now
+from embedmigrate.app.documents import costs, document, target
+from embedmigrate.app.records import as_json, error_line, key_text
 from embedmigrate.app.values import (
     Check,
     Counts,
@@ -19,32 +20,25 @@ from embedmigrate.app.values import (
 )
 from embedmigrate.engine.model import Failure, Progress
 from embedmigrate.errors import EmbedMigrateError
-from embedmigrate.secrets import redact, redact_within
-
-SCHEMA = "embedmigrate/1"
+from embedmigrate.secrets import redact
 
 
 def line(message_type: str, body: dict[str, Any], job: str | None = None) -> str:
     """One document; `job` is the name of the one of several that it is about."""
     named = {"job": job} if job else {}
-    document = {"schema": SCHEMA, "message_type": message_type, "time": now(), **named, **body}
-    return json.dumps(redact_within(document), ensure_ascii=False)
+    return encoded(document(message_type, {**named, **body}))
 
 
-def target(place: Place) -> dict[str, Any]:
-    return {
-        "database": place.database,
-        "host": place.host,
-        "port": place.port,
-        "table": place.table,
-        "primary_key": list(place.primary_key),
-        "text": place.text,
-        "text_columns": list(place.text_columns),
-        "vector_column": place.vector_column,
-        "side_table": place.side_table,
-        "vector_type": place.vector_type,
-        "dimensions": place.dimensions,
-    }
+def encoded(said: dict[str, Any]) -> str:
+    return json.dumps(said, ensure_ascii=False)
+
+
+def stats(s: Stats) -> str:
+    return encoded(documents.stats(s))
+
+
+def status(s: Status) -> str:
+    return encoded(documents.status(s))
 
 
 def model(place: Place) -> dict[str, Any]:
@@ -62,20 +56,6 @@ def plan(counts: Counts, selected: int, estimate: Estimate | None) -> dict[str, 
         "rows_selected": selected,
     }
     return body | (costs(estimate) if estimate else {})
-
-
-def costs(e: Estimate) -> dict[str, Any]:
-    return {
-        "estimated_tokens": e.tokens,
-        "estimated_tokens_error": round(e.error, 4),
-        "rows_sampled": e.sampled,
-        "token_counter": e.counter,
-        "estimated_requests": e.requests,
-        "estimated_cost_usd": e.cost_usd,
-        "price_usd_per_1m_tokens": e.price,
-        "estimated_seconds": round(e.seconds, 1),
-        "bound_by": e.bound_by,
-    }
 
 
 def started(s: Started, job: str | None = None) -> str:
@@ -214,46 +194,8 @@ def dry_run(d: DryRun, job: str | None = None) -> str:
     )
 
 
-def stats(s: Stats) -> str:
-    c = s.counts
-    return line(
-        "stats",
-        {
-            "target": target(s.place),
-            "rows": {
-                "total": c.total,
-                "without_text": c.without_text if c.exact else None,
-                "eligible": c.eligible,
-                "embedded": c.embedded,
-                "missing": c.missing,
-                "stale": c.stale if s.tracks_staleness and c.exact else None,
-                "orphaned": s.orphaned,
-                "exact": c.exact,
-            },
-            "coverage_ratio": round(c.coverage, 6),
-            "model_of_last_run": s.model_of_last_run,
-            "indexes": [{"name": n, "type": m, "valid": v} for n, m, v in s.indexes],
-            "to_finish": costs(s.estimate) if s.estimate else None,
-            "exit_code": int(s.exit_code),
-        },
-    )
-
-
-def status(s: Status) -> str:
-    run = asdict(s.run)
-    kept = ("run_id", "job_id", "state", "pid", "host", "user", "started_at", "updated_at")
-    rest = ("ended_at", "exit_code", "error", "target", "model", "errors", "error_report")
-    return line(
-        "status",
-        {name: run[name] for name in kept}
-        | run["progress"]
-        | {name: run[name] for name in rest}
-        | {"live": s.live, "job": s.name, "state_file": str(s.files.state)},
-    )
-
-
 def no_status() -> str:
-    return line("status", {"run_id": None, "state": None, "live": False})
+    return encoded(documents.no_status())
 
 
 def stop(s: Stop) -> str:

@@ -22,6 +22,7 @@ PANELS = (
     "Safety",
     "Rate and retries",
     "Checkpoint",
+    "Server",
     "Output",
     "Help",
 )

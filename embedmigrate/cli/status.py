@@ -8,7 +8,8 @@ from embedmigrate.cli.terminal import Streams
 from embedmigrate.engine.states import State
 
 
-def show(s: Status, streams: Streams) -> None:
+def show(s: Status, streams: Streams, *, url: str | None = None) -> None:
+    """Of this machine, or of the server at that address."""
     run, p = s.run, s.run.progress
     now = time.time()
     age = wording.duration(wording.seconds_since(run.updated_at, now))
@@ -37,7 +38,7 @@ def show(s: Status, streams: Streams) -> None:
             ),
             ("Saved", f"{age} ago at id {p['last_id'] or '(none yet)'}"),
         ]
-    listed.append(("Next", _advice(s)))
+    listed.append(("Next", _advice(s, f" --url {url}" if url else "")))
     streams.out.print(wording.pairs(listed, indent=0))
 
 
@@ -60,9 +61,11 @@ def _state_line(s: Status) -> str:
     return words
 
 
-def _advice(s: Status) -> str:
+def _advice(s: Status, where: str) -> str:
     if s.live:
-        return "embedmigrate stop"
+        return f"embedmigrate stop{where}"
     if s.run.state == State.COMPLETED:
-        return "embedmigrate stats"
+        return f"embedmigrate stats{where}"
+    if where:
+        return "start it again there   (resumes; no rows are lost)"
     return f"{s.run.command}   (resumes; no rows are lost)"

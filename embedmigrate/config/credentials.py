@@ -12,6 +12,8 @@ from embedmigrate.config.settings import Settings
 from embedmigrate.errors import ConfigError
 from embedmigrate.secrets import Secret
 
+_SECRETS = {"api_key", "database_url", "admin_token", "viewer_token", "token"}
+
 
 def with_files(settings: Settings, origins: dict[str, str]) -> Settings:
     """Read what is named by a file or a command, unless the same layer gave the value itself."""
@@ -79,7 +81,7 @@ def warnings(
     ):
         found.append("the password in --database-url is visible in `ps`: prefer DATABASE_URL")
     tables = [document, *document.get("jobs", {}).values()]
-    holds = any({"api_key", "database_url"} & set(table) for table in tables)
+    holds = any(_SECRETS & set(table) for table in tables)
     if path and holds and path.stat().st_mode & 0o044:
         found.append(f"{path} may hold a secret and others can read it: chmod 600 {path}")
     return tuple(found)

@@ -76,6 +76,8 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
     chosen = flags.get("config") or real.get(f"{_PREFIX}CONFIG")
     path, document = read_config(Path(chosen) if chosen else None, real)
     job = flags.get("job") or real.get(f"{_PREFIX}JOB") or document.get("job")
+    if flags.get("url") or real.get(f"{_PREFIX}URL"):
+        job = None  # it is the server's configuration file that has to know it
     layers = [
         _Layer("--", dict(flags), {key: key.replace("_", "-") for key in flags}),
         _prefixed("environment ", real),
@@ -94,6 +96,8 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
         secrets.remember(settings.api_key.reveal().strip())
     for url in (settings.database_url, settings.lock_database_url):
         remember_password(url)
+    for token in (settings.admin_token, settings.viewer_token, settings.token):
+        secrets.remember(token.reveal().strip() if token else None)
     secrets.remember(real.get("PGPASSWORD"))
     return Loaded(
         settings,

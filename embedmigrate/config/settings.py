@@ -12,11 +12,15 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 from embedmigrate.secrets import Secret
 
-ALL = frozenset({"generate-all", "generate-one", "stats", "status", "stop", "init", "config show"})
+ALL = frozenset(
+    {"generate-all", "generate-one", "stats", "status", "stop", "serve", "init", "config show"}
+)
 TABLE = ALL - {"init"}
-RUN = frozenset({"generate-all", "generate-one", "config show"})
+RUN = frozenset({"generate-all", "generate-one", "serve", "config show"})
 JOB = frozenset({"generate-all", "config show"})
 COST = RUN | {"stats"}
+SERVE = frozenset({"serve", "config show"})
+REMOTE = frozenset({"stats", "status", "stop", "config show"})
 
 CountOrAuto: TypeAlias = int | Literal["auto"]
 
@@ -82,7 +86,7 @@ class Settings:
     api_version: Annotated[str, Option("Model", "Azure's API version.", RUN, "VERSION")] = "2024-10-21"
     encoding_format: Annotated[Literal["auto", "base64", "float"], Option("Model", "How vectors travel; auto: base64 from OpenAI and Azure, float from other servers.", RUN, "FORMAT")] = "auto"
     price: Annotated[float | None, Option("Model", "USD per million tokens, for a model whose price is not known.", COST, "USD", ge=0)] = None
-    allow_http: Annotated[bool, Option("Model", "Send texts unencrypted to a host that is not this one.", RUN)] = False
+    allow_http: Annotated[bool, Option("Model", "Send texts, or the token of --url, unencrypted to a host that is not this one.", RUN | REMOTE)] = False
     # Selection
     force: Annotated[bool, Option("Selection", "Embed every eligible row again, not only those without a current embedding.", RUN, off="--skip-existing")] = False
     resume_from: Annotated[str | None, Option("Selection", "Start after this key (composite: a JSON list), or `last`: after the saved cursor. A final sweep still looks at every row.", JOB, "ID|last")] = None
@@ -119,7 +123,19 @@ class Settings:
     restart: Annotated[bool, Option("Checkpoint", "Put the state file aside and begin again; vectors stay.", JOB)] = False
     lock_timeout: Annotated[float, Option("Checkpoint", "Wait so long for another run to end.", JOB, "TIME", ge=0)] = 0.0
     lock_database_url: Annotated[Secret | None, Option("Checkpoint", "A direct connection for the lock, past the pooler.", JOB, "URL")] = None
+    run_id: Annotated[str | None, Option("Checkpoint", "Name of the run, six hexadecimal digits, for a program that starts it and has to know it beforehand. Default: a random one.", JOB, flag=False)] = None
+    job_id: Annotated[str | None, Option("Checkpoint", "As run_id, for the name of the form emb-job-MILLISECONDS.", JOB, flag=False)] = None
     state_dir: Annotated[Path | None, Option("Checkpoint", "Where state files live. Default: the user's state directory.", ALL - {"init", "generate-one", "stats"}, "PATH")] = None
+    # Server
+    host: Annotated[str, Option("Server", "Address to listen on.", SERVE, "ADDRESS")] = "127.0.0.1"
+    port: Annotated[int, Option("Server", "Port to listen on; 0 for any that is free.", SERVE, "N", ge=0, le=65535)] = 5001
+    admin_token: Annotated[Secret | None, Option("Server", "Token that may do everything, 32 characters or more; never on the command line.", SERVE, flag=False)] = None
+    viewer_token: Annotated[Secret | None, Option("Server", "Token that may only look; never on the command line.", SERVE, flag=False)] = None
+    token_file: Annotated[Path | None, Option("Server", "Read tokens from a file of mode 0600: lines of `admin=TOKEN` and `viewer=TOKEN`, any number of each.", SERVE, "PATH")] = None
+    allowed_host: Annotated[tuple[str, ...], Option("Server", "Another name, with its port if it has one, under which browsers and programs may reach the server; repeatable.", SERVE, "NAME")] = ()
+    cors_origin: Annotated[tuple[str, ...], Option("Server", "Origin of another site whose pages may call the API; repeatable.", SERVE, "ORIGIN")] = ()
+    url: Annotated[str | None, Option("Server", "Ask the server at this address instead of the files and the database of this machine.", REMOTE, "URL")] = None
+    token: Annotated[Secret | None, Option("Server", "Token for --url; never on the command line.", REMOTE, flag=False)] = None
     # Output
     json: Annotated[bool, Option("Output", "One JSON object a line, on stdout and stderr.", ALL)] = False
     quiet: Annotated[int, Option("Output", "Only warnings, errors and hints; -qq: only errors.", ALL, short="-q", ge=0)] = 0
@@ -127,7 +143,7 @@ class Settings:
     progress: Annotated[Literal["auto", "bar", "plain", "none"], Option("Output", "How progress is shown; auto: a bar at a terminal, else lines.", JOB, "KIND")] = "auto"
     progress_interval: Annotated[float | None, Option("Output", "Seconds between progress lines. Default: 5, later 30, then 60.", JOB, "TIME", gt=0)] = None
     color: Annotated[Literal["auto", "always", "never"], Option("Output", "Colour; NO_COLOR wins.", ALL, "WHEN")] = "auto"
-    log_file: Annotated[Path | None, Option("Output", "Also write every line to this file, with times.", JOB, "PATH")] = None
+    log_file: Annotated[Path | None, Option("Output", "Also write every line to this file, with times.", JOB | {"serve"}, "PATH")] = None
     config: Annotated[Path | None, Option("Output", "Configuration file. Default: ./embedmigrate.toml, pyproject.toml, the user's, /etc.", ALL, "PATH")] = None
     env_file: Annotated[Path | None, Option("Output", "File of environment variables. Default: ./.env.", ALL, "PATH")] = None
     # fmt: on

@@ -1,6 +1,7 @@
 """What the process's surroundings say beside the settings: terminal, build server, systemd."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from embedmigrate.config.settings import Settings
@@ -54,6 +55,13 @@ def state_directory(settings: Settings) -> Path:
     import platformdirs  # noqa: PLC0415
 
     return Path(platformdirs.user_state_dir("embedmigrate"))
+
+
+def environment_of_a_job(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's own for a job that it starts, without what only a server needs."""
+    names = {"EMBEDMIGRATE_ADMIN_TOKEN", "EMBEDMIGRATE_VIEWER_TOKEN", "EMBEDMIGRATE_TOKEN"}
+    names |= {"EMBEDMIGRATE_URL"}
+    return {k: v for k, v in os.environ.items() if k not in names} | dict(changes)
 
 
 def truthy(value: object) -> bool:

@@ -25,6 +25,7 @@ class RunState:
         cursor: The lowest contiguous finished key.
         progress: The engine's last snapshot.
         errors: The first failed rows; all of them are in the error report.
+        last_success_at: When a run last ended with exit code 0; kept across those that did not.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class RunState:
     error: dict[str, Any] | None = None
     ended_at: str | None = None
     exit_code: int | None = None
+    last_success_at: str | None = None
 
     @property
     def place(self) -> str:

@@ -103,6 +103,15 @@ def test_every_error_code_has_cause_and_remedy() -> None:
         assert re.search(r"^Remedy: \S", text, re.MULTILINE), code
 
 
+def test_every_refusal_of_the_api_is_documented() -> None:
+    page = (DOCS / "reference" / "api.md").read_text("utf-8")
+    listed = page.partition("## Refusals")[2]
+    for path in (ROOT / "embedmigrate" / "web").glob("*.py"):
+        given = re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', path.read_text("utf-8"))
+        for status, code in given:
+            assert re.search(rf"^\| {status} \| .*`{code}`", listed, re.MULTILINE), code
+
+
 def test_the_scan_for_codes_sees_every_way_to_give_one() -> None:
     codes = generate().error_codes()
     assert codes["over_budget"].exits == {8}  # code="..."
