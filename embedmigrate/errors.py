@@ -8,6 +8,7 @@ EmbedMigrateError
 ├── DatabaseAuthError    12  login or privilege refused
 ├── CheckpointError      13  the state file cannot be used
 ├── DatabaseUnavailable  5   the database stayed away longer than --db-wait
+├── ClusterUnavailable   5   the cluster has no actor to give, or they die again and again
 └── ProviderError        7   the provider refuses to work with us at all
     ├── TransientError   5   may pass by itself: wait and send again
     │   ├── RateLimited
@@ -16,6 +17,7 @@ EmbedMigrateError
     └── RequestTooLarge  3   the request as a whole is refused: halve and remember
 """
 
+import copyreg
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -69,6 +71,10 @@ class EmbedMigrateError(Exception):
         self.hint = hint
         self.details = dict(details or {})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """An error of another process is rebuilt from what it holds, not by its constructor."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
 
 class ConfigError(EmbedMigrateError):
     exit_code = Exit.USAGE
@@ -95,6 +101,10 @@ class CheckpointError(EmbedMigrateError):
 
 
 class DatabaseUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
+    exit_code = Exit.TEMPORARY
+
+
+class ClusterUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
     exit_code = Exit.TEMPORARY
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from embedmigrate import __version__
-from embedmigrate.app import planning
+from embedmigrate.app import executing, planning
 from embedmigrate.app.continuing import (
     already_done,
     check_place,
@@ -24,11 +24,13 @@ from embedmigrate.app.opening import Opening
 from embedmigrate.app.running import Audience, EngineRun
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
 from embedmigrate.config import Loaded
+from embedmigrate.embedders.tokens import TokenCounter
 from embedmigrate.engine.ledger import Ledger
 from embedmigrate.engine.model import Ending, Key, Noticed
 from embedmigrate.engine.ports import Source
 from embedmigrate.engine.states import State
 from embedmigrate.errors import CheckpointError, ConfigError, EmbedMigrateError, Exit, LockedError
+from embedmigrate.executors.team import Team
 from embedmigrate.postgres import census, lock
 from embedmigrate.postgres.durability import settle
 from embedmigrate.postgres.session import Database
@@ -54,6 +56,7 @@ class GenerateAll:
             EmbedMigrateError: The run could not begin; afterwards errors are in the summary.
         """
         async with Opening(self._loaded, run_id=self.run_id) as opening:
+            executing.check(opening)
             await opening.everything()
             files = job_files(self._loaded)
             files.prepare()
@@ -119,21 +122,33 @@ class GenerateAll:
         planned = await planning.estimate(opening, counter, counts, selected)
         planning.check_budget(opening, planned)
         self._confirm(opening, counts, planned)
+        start = self._started(opening, files, counts, selected, planned, last, after)
+        async with executing.open_team(opening, self.run_id) as team:
+            for notice in (*notices, *check_place(files), *opening.warnings(selected)):
+                self._audience.event(notice)
+            return await self._perform(opening, files, start, source, counter, team)
+
+    async def _perform(
+        self,
+        opening: Opening,
+        files: JobFiles,
+        start: Started,
+        source: Source,
+        counter: TokenCounter,
+        team: Team | None,
+    ) -> Summary:
         keeper = Keeper(files, opening, run_id=self.run_id, command=self._again(opening))
         files.keep_previous()
-        start = self._started(opening, files, counts, selected, planned, last, after)
-        for notice in (*notices, *check_place(files), *opening.warnings(selected)):
-            self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()
         ledger = Ledger(
-            selected=selected,
+            selected=start.selected,
             already_done=start.already_done,
-            cursor=after,
+            cursor=start.resume_from,
             cost_of=opening.choice.cost,
         )
-        run = EngineRun(opening, files, keeper, ledger, self._audience, counter)
-        ending = await run.perform(source, after)
+        run = EngineRun(opening, files, keeper, ledger, self._audience, counter, team)
+        ending = await run.perform(source, start.resume_from)
         return await self._conclude(opening, files, keeper, ledger, start, ending)
 
     def _confirm(self, opening: Opening, counts: Counts, planned: Estimate) -> None:
@@ -169,7 +184,9 @@ class GenerateAll:
             state_file=str(files.state),
             error_report=str(files.error_report(self.run_id)),
             batch_size=opening.choice.batch_size,
-            concurrency=opening.choice.concurrency,
+            concurrency=opening.concurrency,
+            executor=opening.settings.executor,
+            actors=opening.actors,
         )
 
     async def _conclude(

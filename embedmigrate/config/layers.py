@@ -84,11 +84,7 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
     layers.append(_libpq(real | {k: v for k, v in dotenv.items() if k not in real}))
     merged, origins = _merge(layers)
     settings = with_files(_validated(merged, origins), origins)
-    if settings.api_key:
-        secrets.remember(settings.api_key.reveal().strip())
-    for url in (settings.database_url, settings.lock_database_url):
-        remember_password(url)
-    secrets.remember(real.get("PGPASSWORD"))
+    _remember(settings, real)
     return Loaded(
         settings,
         origins,
@@ -96,6 +92,32 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
         tuple(document.get("jobs", {})),
         warnings(settings, origins, path, document),
     )
+
+
+def secrets_here(provider: str, *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Key and database URL as this process's environment gives them; nothing else of it.
+
+    Raises:
+        ConfigError: A file or command that it names cannot be used.
+    """
+    real = dict(os.environ if environ is None else environ)
+    layers = [_prefixed("environment ", real), _conventional("environment ", real, provider)]
+    layers.append(_libpq(real))
+    wanted = {key for ways in _SAME for key in ways}
+    for layer in layers:
+        layer.values = {key: value for key, value in layer.values.items() if key in wanted}
+    merged, origins = _merge(layers)
+    settings = with_files(_validated(merged, origins), origins)
+    _remember(settings, real)
+    return Loaded(settings, origins)
+
+
+def _remember(settings: Settings, environ: Mapping[str, str]) -> None:
+    if settings.api_key:
+        secrets.remember(settings.api_key.reveal().strip())
+    for url in (settings.database_url, settings.lock_database_url):
+        remember_password(url)
+    secrets.remember(environ.get("PGPASSWORD"))
 
 
 def _first(layers: list[_Layer], key: str) -> Any:

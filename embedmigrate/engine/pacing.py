@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from math import inf
 
 from embedmigrate.engine.gate import Gate
 from embedmigrate.engine.model import UNSAID, Allowance, Allowances, Report, Resumed, Waiting
+from embedmigrate.engine.ports import Turn
 from embedmigrate.engine.rates import Bucket, Clock, Learned, lasting
 from embedmigrate.engine.widths import Fixed, Found
 from embedmigrate.errors import RateLimited
@@ -22,14 +22,6 @@ _NO_TIME = 0.001
 
 class Abandoned(Exception):  # noqa: N818  not an error: the run is ending
     """The run is stopping: what still waits for its turn shall not be sent."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """One request: about how many tokens it holds, and when it was let through."""
-
-    tokens: int
-    at: float = inf
 
 
 class Governor:
