@@ -1,4 +1,4 @@
-"""Settings for a process elsewhere: they travel without secrets, which each process finds itself."""
+"""Settings for a process elsewhere: they travel without secrets, which it finds for itself."""
 
 import socket
 from dataclasses import dataclass, replace

@@ -114,7 +114,7 @@ def _connected(environment: Mapping[str, str], arguments: dict[str, Any]) -> Any
         )
     except ConfigError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  Ray has a dozen of its own for it
         raise _no_cluster(arguments["address"], error) from None
     finally:
         for name, value in before.items():

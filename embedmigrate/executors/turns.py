@@ -69,8 +69,7 @@ class Turns:
         try:
             async with self._governor.request(tokens):
                 self._tell(Granted(number))
-                if await end:
-                    raise RateLimited("a 429 to an actor", code="rate_limited")
+                _raise_if(refused=await end)
         except RateLimited:
             pass  # the governor has seen it
         except Abandoned:
@@ -91,3 +90,8 @@ class Turns:
         self._ends.clear()
         while self._writes:
             self._write(began=False)
+
+
+def _raise_if(*, refused: bool) -> None:
+    if refused:
+        raise RateLimited("a 429 to an actor", code="rate_limited")
