@@ -98,7 +98,7 @@ def ray_kills(rounds: int, seed: int) -> Outcome:
     with arena() as job:
         supply = Supply(job, 400)
         job.provider.mangle = shuffling(seed)
-        job.provider.latency = 0.3
+        job.provider.latency = 0.12
         secret = {name: value for name, value in job.env.items() if value is not None}
         with RayNodes(secret) as nodes:
             run = _Run(job, supply, nodes, seed)
