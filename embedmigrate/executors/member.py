@@ -76,8 +76,7 @@ class Member:
         finally:
             self._turns.give_back()
             post.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Died):
-                await post
+            await asyncio.gather(post, return_exceptions=True)
 
     async def _post(self) -> None:
         while True:

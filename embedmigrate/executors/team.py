@@ -48,6 +48,7 @@ class Team:
         self._since = asyncio.get_running_loop().time()
         self._refusal: EmbedMigrateError | None = None
         self._last_words = ""
+        self._dismissed = False
         self._orders: asyncio.Future[tuple[Governor, Notice]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -80,7 +81,7 @@ class Team:
     async def _slot(self) -> None:
         """One place in the team, with one actor after the other in it."""
         fruitless = 0
-        while True:
+        while not self._dismissed:
             member = Member(self._hire())
             self._hired.add(member)
             try:
@@ -97,12 +98,12 @@ class Team:
             finally:
                 self._leave(member)
             fruitless = 0 if member.finished else fruitless + 1
-            if fruitless:
+            if fruitless and not self._dismissed:
                 await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (fruitless - 1)))
 
     def _note(self, words: str) -> None:
         self._last_words = words
-        if self._orders.done():
+        if self._orders.done() and not self._dismissed:
             _, notice = self._orders.result()
             notice("actor_died", f"an actor has died, its batches go to others: {words}")
 
@@ -243,6 +244,7 @@ class Team:
 
     async def dismiss(self) -> None:
         """End all actors."""
+        self._dismissed = True
         hired = list(self._hired)
         ready = list(self._ready)
         await asyncio.gather(*(member.dismiss() for member in ready), return_exceptions=True)
