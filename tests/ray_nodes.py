@@ -23,16 +23,19 @@ _STARTING = 60.0
 
 
 class RayNodes:
-    """A head, which the driver talks to, and one other node; each has room for one actor.
+    """A head, which the driver talks to, and other nodes.
 
     Args:
         environment: What `ray start` is given, beside what every process needs.
+        cpus: Of each node.
+        others: Nodes beside the head.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, cpus: int = 1) -> None:
+    def __init__(self, environment: Mapping[str, str], *, cpus: int = 1, others: int = 1) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="em-rays-"))
         self.address = f"127.0.0.1:{_free_port()}"
         self._cpus = cpus
+        self._others = others
         # Its own token: whatever the developer's Ray is told does not matter here.
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
         self._environment = {
@@ -51,7 +54,8 @@ class RayNodes:
     def __enter__(self) -> Self:
         port = self.address.partition(":")[2]
         self._start("--head", f"--port={port}", f"--temp-dir={self.folder}")
-        self.add_node()
+        for _ in range(self._others):
+            self.add_node()
         return self
 
     def __exit__(

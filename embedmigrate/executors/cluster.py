@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _STORE_LEAST, _STORE_MOST = 128 * 1024**2, 2 * 1024**3
 """Bytes of the object store, through which batches travel."""
+_KNOCKING = 10.0
 _BESIDE_BATCHES = 16
 """Calls of an actor at once beside its batches: the poll, a message, its opening and closing."""
 
@@ -61,6 +63,7 @@ def cluster(spec: Spec) -> Iterator[Callable[[Build], Remote]]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             ray = _connected({**_quiet(), **_locked(), **spec.environment}, _own(spec, folder))
         else:
+            _knock(spec.address)
             ray = _connected(_quiet(), {"address": spec.address})
         stack.callback(ray.shutdown)
         actors = ray.remote(Actor).options(
@@ -124,6 +127,17 @@ def _connected(environment: Mapping[str, str], arguments: dict[str, Any]) -> Any
                 os.environ[name] = value
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own in its place
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray would try for minutes, and tell so on stderr by itself."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCKING).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
 
 
 def _imported() -> Any:
