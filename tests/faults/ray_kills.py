@@ -77,8 +77,10 @@ class _Run:
             dead = self.nodes.kill_node()
             self.nodes.add_node()
             return dead
+        if not (actors := self.nodes.actors()):  # the run has just ended
+            return 0
         self.kills["actors"] += 1
-        os.kill(self.chance.choice(self.nodes.actors()), signal.SIGKILL)
+        os.kill(self.chance.choice(actors), signal.SIGKILL)
         return 1
 
     def edit(self) -> None:
