@@ -50,7 +50,12 @@ class Case:
 
 CASES = {
     "latency": Case(
-        8000, SHORT, (1, 4), ("--batch-size", "20", "--concurrency", "4"), ("--latency", "200")
+        12_000,
+        SHORT,
+        (1, 4),
+        ("--batch-size", "20", "--concurrency", "4"),
+        ("--latency", "200"),
+        width=256,
     ),
     "local": Case(16_000, LONG, (1, 2), ("--provider", "local"), width=256),
 }
