@@ -39,7 +39,7 @@ def test_settings_travel_without_secrets_and_find_them_there(
 def test_what_a_node_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     given = portable(load({}, environ=ENVIRON).settings)
     monkeypatch.setenv("DATABASE_URL", URL)
-    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY is not set for the actors on ") as error:
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY is not set for the ") as error:
         given.completed()
     assert error.value.code == "actor_lacks_secret"
 
