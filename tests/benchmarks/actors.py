@@ -53,7 +53,7 @@ CASES = {
         12_000,
         SHORT,
         (1, 4),
-        ("--batch-size", "20", "--concurrency", "4"),
+        ("--batch-size", "20", "--concurrency", "4", "--dimensions", "256"),
         ("--latency", "200"),
         width=256,
     ),
