@@ -9,6 +9,7 @@ EmbedMigrateError
 ├── CheckpointError      13  the state file cannot be used
 ├── DatabaseUnavailable  5   the database stayed away longer than --db-wait
 ├── RemoteUnavailable    5   a server that --url names does not answer
+├── ClusterUnavailable   5   the cluster has no actor to give, or they die again and again
 └── ProviderError        7   the provider refuses to work with us at all
     ├── TransientError   5   may pass by itself: wait and send again
     │   ├── RateLimited
@@ -17,6 +18,7 @@ EmbedMigrateError
     └── RequestTooLarge  3   the request as a whole is refused: halve and remember
 """
 
+import copyreg
 from collections.abc import Mapping
 from enum import IntEnum
 
@@ -70,6 +72,10 @@ class EmbedMigrateError(Exception):
         self.hint = hint
         self.details = dict(details or {})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """An error of another process is rebuilt from what it holds, not by its constructor."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
 
 class ConfigError(EmbedMigrateError):
     exit_code = Exit.USAGE
@@ -100,6 +106,10 @@ class DatabaseUnavailable(EmbedMigrateError):  # noqa: N818  the name says the s
 
 
 class RemoteUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
+    exit_code = Exit.TEMPORARY
+
+
+class ClusterUnavailable(EmbedMigrateError):  # noqa: N818  the name says the state, not a fault
     exit_code = Exit.TEMPORARY
 
 

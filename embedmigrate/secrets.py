@@ -17,6 +17,10 @@ class Secret:
     def reveal(self) -> str:
         return self._value
 
+    def __reduce__(self) -> str:
+        """Where a pickle ends up (a store, a log, another machine) nobody can tell."""
+        raise TypeError("a secret does not leave its process")
+
     def __repr__(self) -> str:
         return f"Secret({_MASK!r})"
 

@@ -74,7 +74,7 @@ class Company:
     def account(self, opening: Opening) -> Account:
         """That of the run's provider."""
         s, choice = opening.settings, opening.choice
-        return Account(choice.concurrency, auto=choice.auto, rpm=s.rpm, tpm=s.tpm)
+        return Account(opening.concurrency, auto=choice.auto, rpm=s.rpm, tpm=s.tpm)
 
     def late(self) -> None:
         """The run has to wait for another one: those beside it need not wait for it."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from embedmigrate import __version__
-from embedmigrate.app import planning
+from embedmigrate.app import executing, planning
 from embedmigrate.app.company import Company, Watchdog, Wish
 from embedmigrate.app.continuing import (
     already_done,
@@ -23,7 +23,7 @@ from embedmigrate.app.continuing import (
 )
 from embedmigrate.app.keeper import Keeper, check_fingerprint
 from embedmigrate.app.opening import Opening
-from embedmigrate.app.running import Audience, EngineRun
+from embedmigrate.app.running import Audience, EngineRun, Parts
 from embedmigrate.app.signals import Signals
 from embedmigrate.app.slowdown import warnings
 from embedmigrate.app.values import Counts, Estimate, Started, Summary
@@ -66,6 +66,7 @@ class GenerateAll:
             async with Opening(
                 self._loaded, run_id=self.run_id, connections=company.connections
             ) as opening:
+                executing.check(opening)
                 begin_loading(opening.choice.name)
                 await opening.everything()
                 files = job_files(self._loaded)
@@ -137,6 +138,8 @@ class GenerateAll:
         planning.check_budget(opening, planned)
         asked = counts.embedded if s.force and not s.yes else 0
         await self._company.agree(Wish(counts, planned, asked), self._audience.confirm)
+        start = self._started(opening, files, counts, selected, planned, last, after)
+        slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
         keeper = Keeper(
             files,
             opening,
@@ -144,23 +147,26 @@ class GenerateAll:
             command=self._again(opening),
             last_success_at=last.last_success_at if last else None,
         )
+        async with executing.open_team(opening, self.run_id) as team:
+            for notice in (*notices, *check_place(files), *slow):
+                self._audience.event(notice)
+            parts = Parts(
+                opening, files, keeper, self._audience, exact, counter, self._company, team
+            )
+            return await self._perform(parts, start, source)
+
+    async def _perform(self, parts: Parts, start: Started, source: Source) -> Summary:
+        opening, files, keeper = parts.opening, parts.files, parts.keeper
         files.keep_previous()
-        start = self._started(opening, files, counts, selected, planned, last, after)
-        slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
-        for notice in (*notices, *check_place(files), *slow):
-            self._audience.event(notice)
         self._audience.started(start)
         keeper.begin()
         ledger = Ledger(
-            selected=selected,
+            selected=start.selected,
             already_done=start.already_done,
-            cursor=after,
+            cursor=start.resume_from,
             cost_of=opening.choice.cost,
         )
-        run = EngineRun(
-            opening, files, keeper, ledger, self._audience, exact, counter, self._company
-        )
-        ending = await run.perform(source, after)
+        ending = await EngineRun(parts, ledger).perform(source, start.resume_from)
         return await self._conclude(opening, files, keeper, ledger, start, ending)
 
     def _started(
@@ -188,7 +194,9 @@ class GenerateAll:
             state_file=str(files.state),
             error_report=str(files.error_report(self.run_id)),
             batch_size=opening.choice.batch_size,
-            concurrency=opening.choice.concurrency,
+            concurrency=opening.concurrency,
+            executor=opening.settings.executor,
+            actors=opening.actors,
         )
 
     async def _conclude(

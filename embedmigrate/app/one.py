@@ -5,8 +5,8 @@ import time
 from embedmigrate.app import planning
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.records import error_line
-from embedmigrate.app.running import check_width
 from embedmigrate.app.values import OneRow
+from embedmigrate.app.workplace import check_width
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import open_embedder
 from embedmigrate.engine.account import Account

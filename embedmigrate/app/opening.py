@@ -53,6 +53,8 @@ class Opening:
             timeout=s.request_timeout,
             allow_http=s.allow_http,
         )
+        self.url = ""
+        """Of the server that was connected to: an embedded one has an address of its own."""
         self.database: Database
         self.server: Server
         self.target: Target
@@ -111,6 +113,7 @@ class Opening:
             server = embedded.start(url)
             self._stack.callback(server.stop)
             url = server.url
+        self.url = url
         self.database = Database(
             url, run_id=self.run_id, size=self._connections, wait=self.settings.db_wait
         )
@@ -206,6 +209,16 @@ class Opening:
             return f"add a vector({dimensions}) column and pass --vector-column"
         ddl = side_table_ddl(s.table, f"{s.side_table}_{dimensions}", dimensions)
         return f"another side table: {ddl}"
+
+    @property
+    def actors(self) -> int:
+        """Processes that share the work beside this one."""
+        return self.settings.actors if self.settings.executor == "ray" else 0
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight at most, of all actors together."""
+        return self.choice.concurrency * max(1, self.actors)
 
     @property
     def load(self) -> Load:

@@ -101,7 +101,7 @@ async def estimate(opening: Opening, counter: TokenCounter, counts: Counts, rows
 
 def _duration(opening: Opening, requests: int, tokens: int) -> tuple[float, str]:
     s = opening.settings
-    workers = _USUAL if opening.choice.auto else opening.choice.concurrency
+    workers = _USUAL * max(1, opening.actors) if opening.choice.auto else opening.concurrency
     bounds = {
         "latency": requests * _REQUEST_SECONDS / workers,
         "delay": requests * s.delay / 1000 / workers if s.delay else 0.0,

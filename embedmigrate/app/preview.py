@@ -2,14 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 
-from embedmigrate.app import planning
+from embedmigrate.app import executing, planning
 from embedmigrate.app.continuing import failed_keys, job_files, last_run, starting_key
 from embedmigrate.app.keeper import check_fingerprint
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.records import key_text
-from embedmigrate.app.running import check_width
 from embedmigrate.app.slowdown import warnings
 from embedmigrate.app.values import Check, Counts, DryRun, Estimate, Stats
+from embedmigrate.app.workplace import check_width
 from embedmigrate.config import Loaded
 from embedmigrate.embedders import open_embedder
 from embedmigrate.engine.model import Key
@@ -58,6 +58,7 @@ class Preview:
             "target": self._opening.resolve,
             "model": self._model,
             "privileges": self._opening.privileges,
+            "executor": self._executor,
             "credentials": self._credentials,
             "checkpoint": self._checkpoint,
             "other run": self._other_run,
@@ -111,6 +112,9 @@ class Preview:
     async def _model(self) -> str:
         return self._opening.fit()
 
+    async def _executor(self) -> str:
+        return executing.check(self._opening)
+
     async def _checkpoint(self) -> str:
         files = job_files(self._loaded)
         self._state_file = str(files.state)
@@ -152,8 +156,7 @@ class Preview:
         self._estimate = planned
         planning.check_budget(opening, planned)
         start = f"after id {key_text(self._after)}" if self._after else "at the first row"
-        choice = opening.choice
-        rows = choice.concurrency * choice.batch_size
+        rows = opening.concurrency * opening.choice.batch_size
         return f"would start {start}; a crash costs at most {rows:,} rows sent again"
 
     async def _repeated(self) -> str:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 from embedmigrate.app.company import Company
 from embedmigrate.app.keeper import Keeper
@@ -10,9 +12,8 @@ from embedmigrate.app.kindness import keep_within
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.stopping import Stopper
 from embedmigrate.app.values import Started
-from embedmigrate.embedders import open_embedder
+from embedmigrate.app.workplace import intake_of, open_worker
 from embedmigrate.embedders.tokens import TokenCounter
-from embedmigrate.engine.batching import Intake, OnTooLong
 from embedmigrate.engine.job import Job, Selection
 from embedmigrate.engine.ledger import Ledger
 from embedmigrate.engine.model import (
@@ -20,18 +21,17 @@ from embedmigrate.engine.model import (
     Ending,
     Event,
     Key,
+    Limits,
     Noticed,
     Resumed,
     RowFailed,
     Waiting,
 )
 from embedmigrate.engine.pacing import Governor
-from embedmigrate.engine.parts import Rows, cut_off
-from embedmigrate.engine.ports import Embedder, Source
+from embedmigrate.engine.ports import Source, Submit
 from embedmigrate.engine.states import State
-from embedmigrate.engine.worker import Patience, Worker
-from embedmigrate.errors import Exit, TargetError
-from embedmigrate.postgres.sinks import open_sink
+from embedmigrate.errors import Exit
+from embedmigrate.executors.team import Team
 from embedmigrate.state import JobFiles
 
 _AT_WORK = {State.RUNNING, State.THROTTLED}
@@ -48,46 +48,56 @@ class Audience(Protocol):
         ...
 
 
+Executing: TypeAlias = tuple[Submit, Callable[[], Limits]]
+"""What takes the batches, and the limits of a request as they are by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is put together from.
+
+    Attributes:
+        exact: Counts a text's tokens as the model does, where that is known.
+        counter: Counts those of most texts by their bytes.
+        team: Who does the batches, if not this process.
+    """
+
+    opening: Opening
+    files: JobFiles
+    keeper: Keeper
+    audience: Audience
+    exact: TokenCounter
+    counter: TokenCounter
+    company: Company
+    team: Team | None
+
+
 class EngineRun:
     """One job, from the first request to its ending."""
 
-    def __init__(
-        self,
-        opening: Opening,
-        files: JobFiles,
-        keeper: Keeper,
-        ledger: Ledger,
-        audience: Audience,
-        exact: TokenCounter,
-        counter: TokenCounter,
-        company: Company,
-    ) -> None:
-        self._company = company
-        self._opening = opening
-        self._files = files
-        self._keeper = keeper
+    def __init__(self, parts: Parts, ledger: Ledger) -> None:
+        self._opening = parts.opening
+        self._files = parts.files
+        self._keeper = parts.keeper
+        self._audience = parts.audience
+        self._exact = parts.exact
+        self._company = parts.company
+        self._team = parts.team
         self._ledger = ledger
-        self._audience = audience
         self._noticed: set[str] = set()
-        self._counter = exact
-        policy = OnTooLong(opening.settings.on_too_long)
-        self._intake = Intake(counter, counter.truncate, counter.exact, policy)
+        self._intake = intake_of(parts.opening, parts.counter)
 
     async def perform(self, source: Source, after: Key | None) -> Ending:
         opening, s = self._opening, self._opening.settings
-        embedder = open_embedder(
-            opening.choice, opening.access, width=opening.target.dimensions, notice=self._once
-        )
-        try:
-            check_width(embedder, opening)
-            account = self._company.account(opening)
-            governor = Governor(account, report=self._hear, delay=s.delay / 1000)
-            worker = self._worker(embedder, governor)
+        account = self._company.account(opening)
+        governor = Governor(account, report=self._hear, delay=s.delay / 1000)
+        executing = self._with_team if self._team else self._here
+        async with executing(governor) as (submit, limits):
             job = Job(
                 source,
-                worker,
+                submit,
                 selection=self._selection(after),
-                limits=lambda: worker.limits,
+                limits=limits,
                 intake=self._intake,
                 ledger=self._ledger,
                 governor=governor,
@@ -97,21 +107,23 @@ class EngineRun:
                 return await self._watched(job, governor)
             finally:
                 governor.retire()
-        finally:
-            await embedder.aclose()
 
-    def _worker(self, embedder: Embedder, governor: Governor) -> Worker:
-        opening, s = self._opening, self._opening.settings
-        text_tokens = opening.choice.limits.text_tokens
-        return Worker(
-            embedder,
-            open_sink(opening.database, opening.target),
-            governor,
-            limits=opening.choice.limits,
-            admit=lambda row: self._intake.admit(row, text_tokens),
-            patience=Patience(s.retries, s.max_wait),
-            answered=self._answered if self._counter.exact else None,
-        )
+    @contextlib.asynccontextmanager
+    async def _here(self, governor: Governor) -> AsyncIterator[Executing]:
+        """The worker in this process."""
+        async with open_worker(
+            self._opening, governor, self._exact, self._intake, self._once
+        ) as worker:
+            yield worker, lambda: worker.limits
+
+    @contextlib.asynccontextmanager
+    async def _with_team(self, governor: Governor) -> AsyncIterator[Executing]:
+        """Workers in other processes."""
+        team, given = self._team, self._opening.choice.limits
+        if team is None:
+            raise AssertionError("there is no team")
+        async with team.working(governor, self._once):
+            yield team.submit, lambda: team.limits(given)
 
     def _selection(self, after: Key | None) -> Selection:
         s, price = self._opening.settings, self._opening.choice.price
@@ -170,32 +182,7 @@ class EngineRun:
         if shown.state is State.THROTTLED and shown.reason != reason:
             self._hear(Waiting(reason, None, 0, asked=True))
 
-    def _answered(self, rows: Rows, charged: int, saved: int) -> None:
-        if "silent_truncation" in self._noticed:
-            return
-        if words := cut_off(rows, charged, saved, self._counter):
-            self._once("silent_truncation", words)
-
     def _once(self, code: str, message: str) -> None:
         if code not in self._noticed:
             self._noticed.add(code)
             self._audience.event(Noticed(code, message))
-
-
-def check_width(embedder: Embedder, opening: Opening) -> None:
-    """A model that only shows its width when it is loaded.
-
-    Raises:
-        TargetError: It is not the column's.
-    """
-    t = opening.target
-    if embedder.dimensions != t.dimensions:
-        raise TargetError(
-            "vector dimensions do not match",
-            code="dimension_mismatch",
-            facts=(
-                f"{t.place} is {t.vector_type}({t.dimensions}); "
-                f"{opening.choice.name} gives {embedder.dimensions}. Nothing was sent or written.",
-            ),
-            hint=opening.wider(embedder.dimensions),
-        )

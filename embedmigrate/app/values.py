@@ -98,6 +98,8 @@ class Started:
     error_report: str
     batch_size: int
     concurrency: int
+    executor: str = "local"
+    actors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

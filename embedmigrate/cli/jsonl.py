@@ -71,7 +71,12 @@ def started(s: Started, job: str | None = None) -> str:
             "model": model(s.place),
             "plan": plan(s.counts, s.selected, s.estimate),
             "resume": {"from": key_text(s.resume_from), "rows_already_done": s.already_done},
-            "limits": {"concurrency": s.concurrency, "batch_size": s.batch_size},
+            "limits": {
+                "concurrency": s.concurrency,
+                "batch_size": s.batch_size,
+                "executor": s.executor,
+                "actors": s.actors,
+            },
             "state_file": s.state_file,
             "error_report": s.error_report,
         },

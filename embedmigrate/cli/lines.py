@@ -85,6 +85,7 @@ class LineWatcher(Watcher):
             pid=start.pid,
             host=start.host,
             state_file=start.state_file,
+            **({"executor": start.executor, "actors": start.actors} if start.actors else {}),
         )
         self.line(
             "INFO",

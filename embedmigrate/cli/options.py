@@ -21,6 +21,7 @@ PANELS = (
     "Selection",
     "Safety",
     "Rate and retries",
+    "Scale",
     "Checkpoint",
     "Server",
     "Output",

@@ -77,6 +77,8 @@ def opening(s: Started) -> Text:
         ("", cost),
         ("Checkpoint", s.state_file),
     ]
+    if s.actors:
+        listed.insert(2, ("Executor", f"{s.executor}, {wording.plural(s.actors, 'actor')}"))
     if s.force:
         listed.insert(4, ("Force", f"{wording.number(s.selected)} rows are embedded again"))
     if s.resume_from:

@@ -92,13 +92,7 @@ def load(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) 
     layers.append(_libpq(real | {k: v for k, v in dotenv.items() if k not in real}))
     merged, origins = _merge(layers)
     settings = with_files(_validated(merged, origins), origins)
-    if settings.api_key:
-        secrets.remember(settings.api_key.reveal().strip())
-    for url in (settings.database_url, settings.lock_database_url):
-        remember_password(url)
-    for token in (settings.admin_token, settings.viewer_token, settings.token):
-        secrets.remember(token.reveal().strip() if token else None)
-    secrets.remember(real.get("PGPASSWORD"))
+    _remember(settings, real)
     return Loaded(
         settings,
         origins,
@@ -144,7 +138,48 @@ def load_jobs(
             hint="add [jobs.NAME] tables, or let embedmigrate init write them",
         )
     common = {key: value for key, value in flags.items() if key != "all_jobs"}
-    return {name: load({**common, "job": name}, environ=environ) for name in loaded.jobs}
+    jobs = {name: load({**common, "job": name}, environ=environ) for name in loaded.jobs}
+    _check_executors(jobs, asked)
+    return jobs
+
+
+def _check_executors(jobs: Mapping[str, Loaded], asked: str) -> None:
+    """Actors belong to one job, which checks them before it spends anything."""
+    elsewhere = [name for name, job in jobs.items() if job.settings.executor != "local"]
+    if elsewhere:
+        raise ConfigError(
+            f"{asked} works in one process, and --executor ray is set for: {', '.join(elsewhere)}",
+            code="all_jobs_conflict",
+            hint=f"embedmigrate generate-all --job {elsewhere[0]}",
+        )
+
+
+def secrets_here(provider: str, *, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Key and database URL as this process's environment gives them; nothing else of it.
+
+    Raises:
+        ConfigError: A file or command that it names cannot be used.
+    """
+    real = dict(os.environ if environ is None else environ)
+    layers = [_prefixed("environment ", real), _conventional("environment ", real, provider)]
+    layers.append(_libpq(real))
+    wanted = {key for ways in _SAME for key in ways}
+    for layer in layers:
+        layer.values = {key: value for key, value in layer.values.items() if key in wanted}
+    merged, origins = _merge(layers)
+    settings = with_files(_validated(merged, origins), origins)
+    _remember(settings, real)
+    return Loaded(settings, origins)
+
+
+def _remember(settings: Settings, environ: Mapping[str, str]) -> None:
+    if settings.api_key:
+        secrets.remember(settings.api_key.reveal().strip())
+    for url in (settings.database_url, settings.lock_database_url):
+        remember_password(url)
+    for token in (settings.admin_token, settings.viewer_token, settings.token):
+        secrets.remember(token.reveal().strip() if token else None)
+    secrets.remember(environ.get("PGPASSWORD"))
 
 
 def _first(layers: list[_Layer], key: str) -> Any:

@@ -105,7 +105,7 @@ class Settings:
     # Rate and retries
     batch_size: Annotated[int | None, Option("Rate and retries", "Rows in one request. Default: 128 (local: 256).", JOB, "N", "-b", ge=1, le=4096)] = None
     batch_bytes: Annotated[int | None, Option("Rate and retries", "UTF-8 bytes in one request at most. Default: 1000000.", JOB, "N", ge=1)] = None
-    concurrency: Annotated[CountOrAuto, Option("Rate and retries", "Requests in flight at most, fewer after a 429; auto: as many as pay, up to 32 (local: 2), at the rate that the provider allows.", JOB, "N|auto", "-c", ge=1, le=256)] = "auto"
+    concurrency: Annotated[CountOrAuto, Option("Rate and retries", "Requests in flight at most, fewer after a 429; auto: as many as pay, up to 32 (local: 2), at the rate that the provider allows. With --executor ray: for each actor.", JOB, "N|auto", "-c", ge=1, le=256)] = "auto"
     delay: Annotated[float, Option("Rate and retries", "Pause after each batch of a worker, in milliseconds.", JOB, "MS", ge=0)] = 0.0
     gentle: Annotated[bool, Option("Rate and retries", "One request at a time, 10 rows each, 1,000 ms apart.", JOB)] = False
     rpm: Annotated[float | None, Option("Rate and retries", "Requests a minute at most.", JOB, "N", gt=0)] = None
@@ -119,6 +119,12 @@ class Settings:
     db_wait: Annotated[float, Option("Rate and retries", "How long the database may stay away.", RUN, "TIME", ge=0)] = 300.0
     grace: Annotated[float, Option("Rate and retries", "How long a stop waits for what is in flight.", JOB, "TIME", ge=0)] = 30.0
     pooler: Annotated[bool, Option("Rate and retries", "There is a transaction pooler in between (detected where possible): no session lock.", RUN)] = False
+    # Scale
+    executor: Annotated[Literal["local", "ray"], Option("Scale", "Where batches are embedded and written: in this process, or in actors of a Ray cluster.", JOB, "NAME")] = "local"
+    ray_address: Annotated[str | None, Option("Scale", "A running cluster: HOST:PORT, or auto for the one on this machine. Default: a cluster is started for the run.", JOB, "ADDRESS")] = None
+    actors: Annotated[int, Option("Scale", "Ray actors; --concurrency holds for each of them.", JOB, "N", ge=1, le=1024)] = 2
+    cpus_per_actor: Annotated[float, Option("Scale", "CPUs that Ray reserves for each actor.", JOB, "N", ge=0)] = 1.0
+    gpus_per_actor: Annotated[float, Option("Scale", "GPUs that Ray reserves for each actor.", JOB, "N", ge=0)] = 0.0
     # Checkpoint
     restart: Annotated[bool, Option("Checkpoint", "Put the state file aside and begin again; vectors stay.", JOB)] = False
     lock_timeout: Annotated[float, Option("Checkpoint", "Wait so long for another run to end.", JOB, "TIME", ge=0)] = 0.0

@@ -2,22 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 from embedmigrate.engine.gate import Gate
 from embedmigrate.engine.model import UNSAID, Allowance, Allowances, Waiting
+from embedmigrate.engine.ports import Turn
 from embedmigrate.engine.rates import Bucket, Clock, Learned, lasting
 from embedmigrate.engine.turnstile import Turnstile
 from embedmigrate.engine.widths import Fixed, Found
-
-
-@dataclass(slots=True)
-class Turn:
-    """One request: about how many tokens it holds, and when it was let through."""
-
-    tokens: int
-    at: float = inf
 
 
 class Account:

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
 
-from embedmigrate.engine.account import Account, Turn
+from embedmigrate.engine.account import Account
 from embedmigrate.engine.model import UNSAID, Allowances, Report, Resumed, Waiting
+from embedmigrate.engine.ports import Turn
 from embedmigrate.errors import RateLimited
 
 _LOOK = 1.0

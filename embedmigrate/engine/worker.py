@@ -15,9 +15,9 @@ from embedmigrate.engine.model import (
     Outcome,
     Row,
 )
-from embedmigrate.engine.pacing import Abandoned, Governor
+from embedmigrate.engine.pacing import Abandoned
 from embedmigrate.engine.parts import Outgrown, Part, Rows, Tally
-from embedmigrate.engine.ports import Embedder, Sink
+from embedmigrate.engine.ports import Embedder, Pacer, Sink
 from embedmigrate.engine.vectors import Vectors, sound
 from embedmigrate.errors import (
     BadReply,
@@ -65,7 +65,7 @@ class Worker:
         self,
         embedder: Embedder,
         sink: Sink,
-        governor: Governor,
+        governor: Pacer,
         *,
         limits: Limits,
         admit: Callable[[Row], Row | Failure],

@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks`: whole processes that fill a table, side by side.
 
-`compare` measures contestants on long texts, `growth` embedmigrate on tables of several sizes.
+`compare` measures contestants on long texts, `growth` embedmigrate on tables of several sizes,
+`ray` what several actors bring (`--only latency,local,limits`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import embedmigrate
+from tests.benchmarks import actors
 from tests.benchmarks.contestants import (
     CONTESTANTS,
     Contestant,
@@ -43,7 +45,7 @@ def numbers(given: str) -> list[int]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("benchmark", nargs="?", choices=list(SIZES), default="compare")
+    parser.add_argument("benchmark", nargs="?", choices=[*SIZES, "ray"], default="compare")
     parser.add_argument("--rows", type=numbers, help="sizes of the table, such as 10000,100000")
     parser.add_argument("--rounds", type=int, help="default: 3, for growth 1")
     parser.add_argument("--latency", type=numbers, default=[0], help="ms, such as 0,50,200")
@@ -67,7 +69,7 @@ def main() -> int:
         for one in CONTESTANTS.values():
             print(f"{one.name:<14} {one.words}{' (--peers)' if one.peer else ''}")
         return 0
-    chosen = _chosen(given)
+    chosen = [] if given.benchmark == "ray" else _chosen(given)
     # As pip does for the others when it installs them.
     compileall.compile_dir(Path(embedmigrate.__file__).parent, quiet=1)
     # The server and the provider end with this process, however it is ended.
@@ -76,6 +78,9 @@ def main() -> int:
     try:
         server.create_database("benchmark")
         filling = Table(server.dsn("benchmark"), given.kind)
+        if given.benchmark == "ray":
+            _actors(given, filling)
+            return 0
         with environments() as installed:
             for setting in _settings(given, chosen, filling, installed):
                 _publish(setting, given, filling)
@@ -83,6 +88,24 @@ def main() -> int:
     finally:
         server.stop()
     return 0
+
+
+def _actors(given: argparse.Namespace, filling: Table) -> None:
+    for name in given.only.split(",") if given.only else [*actors.CASES, "limits"]:
+        if name == "limits":
+            rpm = given.rpm or (0.0 if given.tpm else 1200.0)
+            figures = actors.under_a_limit(
+                filling, actors=4, rpm=rpm, tpm=given.tpm, seed=given.seed
+            )
+        else:
+            rounds = given.rounds or 3
+            case = actors.CASES[name]
+            figures = actors.compare(case, filling, rounds=rounds, seed=given.seed)
+        line = json.dumps({"benchmark": "ray", "name": name, **figures, **_about(given, filling)})
+        print(line, flush=True)
+        if given.results:
+            with given.results.open("a", encoding="utf-8") as results:
+                results.write(line + "\n")
 
 
 def _chosen(given: argparse.Namespace) -> list[Contestant]:
@@ -172,17 +195,21 @@ def _measure(
     )
 
 
-def _publish(setting: Setting, given: argparse.Namespace, filling: Table) -> None:
+def _about(given: argparse.Namespace, filling: Table) -> dict[str, str]:
+    """When, where and how."""
     said = [word for word in sys.argv[1:] if not word.startswith("--results")]
     if given.results and str(given.results) in said:
         said.remove(str(given.results))
-    about = {
+    return {
         "date": today(),
         "machine": machine(),
         "database": filling.version(),
         "command": shlex.join(["python", "-m", "tests.benchmarks", *said]),
     }
-    lines = setting.lines(about)
+
+
+def _publish(setting: Setting, given: argparse.Namespace, filling: Table) -> None:
+    lines = setting.lines(_about(given, filling))
     print(f"\n{setting.rows:,} rows of {setting.kind}, {setting.latency} ms\n\n{table(lines)}")
     if given.results:
         with given.results.open("a", encoding="utf-8") as results:

@@ -58,6 +58,11 @@ class Table:
         self._session.execute("VACUUM ANALYZE resumes")
         self._session.execute("CHECKPOINT")
 
+    def resize(self, width: int) -> None:
+        """Another width for the column, which is empty."""
+        kind = sql.SQL("ALTER TABLE resumes ALTER embedding TYPE {kind}({width})")
+        self._session.execute(kind.format(kind=self._kind, width=sql.Literal(width)))
+
     def count(self, query: LiteralString) -> int:
         """Such as FILLED."""
         return int(self._one(query))

@@ -576,6 +576,15 @@ def test_what_one_job_has_is_refused_for_all(
     assert "all_jobs (from embedmigrate.toml)" in caught.value.message
 
 
+def test_actors_are_for_one_job(folder: Path) -> None:
+    (folder / "embedmigrate.toml").write_text(JOBS.replace("[jobs.", 'executor = "ray"\n[jobs.', 1))
+    flags = {"all_jobs": True}
+    with pytest.raises(ConfigError) as caught:
+        load_jobs(loaded(flags), flags, environ={})
+    assert caught.value.code == "all_jobs_conflict"
+    assert "--executor ray" in caught.value.message
+
+
 def test_a_file_without_jobs_has_nothing_for_all() -> None:
     with pytest.raises(ConfigError) as caught:
         load_jobs(loaded({"all_jobs": True}), {"all_jobs": True}, environ={})

@@ -258,7 +258,7 @@ def test_commands_in_the_documentation_exist(page: Path) -> None:
 def test_flags_in_the_prose_exist() -> None:
     known = {flag for c in generate().commands().values() for flag in generate().flags(c)}
     known |= {"--version", "--install-completion", "--show-completion"}
-    foreign = {"--check", "--group", "--encoding"}  # of generate.py, pip, createdb
+    foreign = {"--check", "--group", "--encoding", "--head"}  # of generate.py, pip, createdb, ray
     for page in PAGES:
         text = _FENCE.sub("", page.read_text("utf-8"))
         for quoted in re.findall(r"`([^`\n]+)`", text):

@@ -1,0 +1,1 @@
+"""Ways to run the worker elsewhere than in the process that reads and records."""
