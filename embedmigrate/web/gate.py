@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from embedmigrate.web.assets import PREFIX
 from embedmigrate.web.attempts import Attempts
 from embedmigrate.web.door import Door, cors_headers, preflight_headers
 from embedmigrate.web.refusals import Refusal
@@ -109,7 +110,7 @@ class Gate:
                 empty = Response(status_code=204, headers=preflight_headers(origin))
                 await empty(scope, receive, send)
                 return
-        if not (scope["path"] in PUBLIC and method in _READING):
+        if not (_public(scope["path"]) and method in _READING):
             scope["role"] = self._role(headers, _address(scope))
             if method not in _READING and scope["role"] is not Role.ADMIN:
                 raise Refusal(403, "role_forbidden", "a viewer token may only look")
@@ -136,6 +137,10 @@ class Gate:
             "a valid token is needed in the Authorization header",
             headers={"www-authenticate": 'Bearer realm="embedmigrate"'},
         )
+
+
+def _public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PREFIX)
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from embedmigrate import __version__
 from embedmigrate.errors import EmbedMigrateError
 from embedmigrate.secrets import redact
+from embedmigrate.web.assets import POLICY, PREFIX, Asset, assets
 from embedmigrate.web.handbook import handbook
 from embedmigrate.web.refusals import Refusal, refusal
 from embedmigrate.web.replies import Refused
@@ -86,12 +87,16 @@ def site(desk: Desk) -> FastAPI:
 
 
 def _pages(app: FastAPI, document: dict[str, Any]) -> None:
-    page = files("embedmigrate.web").joinpath("page.html").read_text("utf-8")
+    page = assets()
     described = handbook(document)
 
     @app.get("/", include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers={"content-security-policy": policy(page)})
+    async def index() -> Response:
+        return _asset(page, "index.html")
+
+    @app.get(PREFIX + "{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        return _asset(page, name)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -100,6 +105,13 @@ def _pages(app: FastAPI, document: dict[str, Any]) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def described_for_machines() -> JSONResponse:
         return JSONResponse(document)
+
+
+def _asset(page: Mapping[str, Asset], name: str) -> Response:
+    if name not in page:
+        raise HTTPException(404)
+    headers = {"content-security-policy": POLICY}
+    return Response(page[name].content, media_type=page[name].kind, headers=headers)
 
 
 def policy(page: str) -> str:
