@@ -22,7 +22,7 @@ from tests.e2e.jobs import Job, ok  # noqa: E402
 from tests.provider import FAILURES, Provider, Reply  # noqa: E402
 from tests.servers import Database, PostgresServer  # noqa: E402
 from tests.web.browser import AdminPage, chromium  # noqa: E402
-from tests.web.served import ADMIN, Served, free_port  # noqa: E402
+from tests.web.sites import ADMIN, Served  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -73,8 +73,7 @@ def _fill(job: Job) -> None:
 def _take(job: Job) -> None:
     job.provider.latency = 0.5
     job.provider.reject = lambda text: "Children's Clinic" in text and len(text) % 97 == 0
-    served = Served(job, free_port())
-    served.start()
+    served = Served.start(job, {"EMBEDMIGRATE_ADMIN_TOKEN": ADMIN})
     with chromium() as browser:
         wide = _open(browser, served, _WIDE)
         _options(wide)
@@ -91,11 +90,12 @@ def _take(job: Job) -> None:
         wide.page.emulate_media(color_scheme="dark")
         time.sleep(3)
         _save(wide, "admin-page-dark")
+    served.end()
 
 
 def _open(browser: Browser, served: Served, size: tuple[int, int]) -> AdminPage:
     page = browser.new_context(locale="en-GB", viewport=_size(size)).new_page()
-    opened = AdminPage(page, served.url)
+    opened = AdminPage(page, served.address)
     opened.sign_in(ADMIN)
     opened.expect_text("#errors-note", "No row failed in the last run.")
     return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,24 +12,23 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests import tables
-from tests.e2e.jobs import Job, ok, shuffling
+from tests.e2e.jobs import Job, ok
 from tests.web.browser import CHROMIUM, AdminPage, chromium
-from tests.web.served import ADMIN, VIEWER, Served, free_port
+from tests.web.sites import ADMIN, VIEWER, Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import CommandLine
-    from tests.provider import Provider
-    from tests.servers import Database
     from tests.tables import Session
 
     OpenTab: TypeAlias = Callable[..., AdminPage]
+    Serve: TypeAlias = Callable[..., Served]
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: apt-get install chromium"
 )
 
+TOKENS = {"EMBEDMIGRATE_ADMIN_TOKEN": ADMIN, "EMBEDMIGRATE_VIEWER_TOKEN": VIEWER}
 ROWS = 600
 SLOW = {"batchSize": "10", "concurrency": "2"}
 """At the latency below some eighty rows a second."""
@@ -41,39 +41,30 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def session(database: Database) -> Session:
-    """A superuser's."""
-    return database.connect()
-
-
-@pytest.fixture
-def job(cli: CommandLine, database: Database, provider: Provider, session: Session) -> Job:
-    """Six hundred rows and a provider that is slow enough to watch."""
+def job(job: Job, session: Session) -> Job:
+    """Six hundred rows, and a provider that is slow enough to watch."""
     tables.articles(session, ROWS, gaps=False)
-    provider.mangle = shuffling()
-    provider.latency = 0.25
-    return Job(cli, database, provider)
+    job.provider.latency = 0.25
+    return job
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Job], Served]]:
-    """Starts servers."""
-    started: list[Served] = []
+def serve() -> Iterator[Serve]:
+    """Starts servers; a job outlives the server that started it, and is stopped by itself."""
+    started: list[tuple[Job, Served]] = []
 
-    def start(job: Job) -> Served:
-        started.append(Served(job, free_port()))
-        started[-1].start()
-        return started[-1]
+    def start(job: Job, *words: str) -> Served:
+        started.append((job, Served.start(job, TOKENS, *words)))
+        return started[-1][1]
 
     yield start
-    for server in started:
-        # A job outlives the server that started it.
-        server.job.run(command="stop")
-        server.kill()
+    for job, server in started:
+        job.run(command="stop")
+        server.end()
 
 
 @pytest.fixture
-def served(job: Job, serve: Callable[[Job], Served]) -> Served:
+def served(job: Job, serve: Serve) -> Served:
     return serve(job)
 
 
@@ -91,7 +82,7 @@ def tabs(browser: Browser, served: Served) -> Iterator[OpenTab]:
 
     def open_tab(token: str | None = ADMIN, **context: Any) -> AdminPage:
         page = browser.new_context(**{"locale": "en-GB", **context}).new_page()
-        opened.append(AdminPage(page, served.url))
+        opened.append(AdminPage(page, served.address))
         if token:
             opened[-1].sign_in(token)
             opened[-1].expect_visible("#panel")
@@ -102,7 +93,7 @@ def tabs(browser: Browser, served: Served) -> Iterator[OpenTab]:
         each.page.context.close()
     assert [said for each in opened for said in each.complaints] == []
     asked = {url for each in opened for url in each.asked}
-    assert all(url.startswith((served.url, "data:")) for url in asked), asked
+    assert all(url.startswith((served.address, "data:")) for url in asked), asked
     assert not any(ADMIN in url or VIEWER in url for url in asked)
 
 
@@ -233,16 +224,16 @@ def test_a_viewer_only_looks(tab: OpenTab, job: Job) -> None:
     assert job.sent() < ROWS
 
 
-def test_the_server_is_restarted(tab: OpenTab, served: Served, job: Job) -> None:
+def test_the_server_is_restarted(tab: OpenTab, served: Served, serve: Serve, job: Job) -> None:
     """The page says that the connection is lost, and goes on by itself; so does the job."""
     page = tab()
     page.start(**SLOW)
     page.wait_for_progress(0)
-    served.kill()
+    served.end(signal.SIGKILL)
     page.expect_visible("#lost")
     page.expect_text("#lost", "Connection lost, trying again.")
     before = page.progress()
-    served.start()
+    serve(job, "--port", served.address.rpartition(":")[2])
     page.expect_hidden("#lost")
     page.expect_state("running")
     page.wait_for_progress(before)
@@ -303,9 +294,7 @@ def two_jobs(job: Job, session: Session) -> Job:
     return replace(job, options=())
 
 
-def test_several_jobs_and_markup_in_a_key(
-    two_jobs: Job, browser: Browser, serve: Callable[[Job], Served]
-) -> None:
+def test_several_jobs_and_markup_in_a_key(two_jobs: Job, browser: Browser, serve: Serve) -> None:
     """Each job has its own figures; what comes from a table is text, whatever it looks like."""
     two_jobs.provider.latency = 0.0
     two_jobs.provider.reject = lambda text: HOSTILE in text

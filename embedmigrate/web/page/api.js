@@ -1,6 +1,6 @@
 // The requests of this page. The token never leaves the Authorization header.
 
-const BASE = "api/admin/embeddings/";
+const BASE = "api/admin/";
 const SILENCE = 30_000; // the server says something every 15 s
 
 let token = "";
@@ -49,13 +49,13 @@ const post = async (path, body = {}) =>
   })).json();
 
 export const whoami = () => get("whoami");
-export const stats = async () => (await get("stats")).stats;
-export const status = async () => (await get("status")).status;
-export const failures = (code) => get("errors", code ? { code } : {});
-export const plan = (options) => post("plan", options);
-export const start = (options) => post("generate-all", options);
-export const stop = () => post("stop");
-export const retry = () => post("retry-failed");
+export const stats = async () => (await get("embeddings/stats")).stats;
+export const status = async () => (await get("embeddings/status")).status;
+export const failures = (code) => get("embeddings/errors", code ? { code } : {});
+export const plan = (options) => post("embeddings/plan", options);
+export const start = (options) => post("embeddings/generate-all", options);
+export const stop = () => post("embeddings/stop");
+export const retry = () => post("embeddings/retry-failed");
 
 /**
  * Calls `tell(event, data)` for each server-sent event until the stream ends or falls silent.
