@@ -162,6 +162,19 @@ class ErrorsReply(Reply):
     errors: Errors
 
 
+class History(Reply):
+    run_id: str | None
+    points: list[tuple[float, int]] = Field(
+        description="Seconds since the first row was read, and rows dealt with by then. "
+        "Empty where the run was not started through a server."
+    )
+
+
+class HistoryReply(Reply):
+    success: Literal[True] = True
+    history: History
+
+
 class Check(Reply):
     name: str
     status: str = Field(description="ok, warning, failed or skipped.")

@@ -14,6 +14,7 @@ from embedmigrate.errors import ConfigError, LockedError
 from embedmigrate.web import metrics, replies, shaping
 from embedmigrate.web.bodies import GenerateAll, GenerateOne, RetryFailed, RunOptions, Stop
 from embedmigrate.web.counting import Coverage
+from embedmigrate.web.history import history
 from embedmigrate.web.jobs import Job, Jobs, quick
 from embedmigrate.web.launching import launch
 from embedmigrate.web.refusals import Refusal
@@ -143,6 +144,15 @@ async def errors(
     wanted = run_id or (run.run_id if run else None)
     found = await asyncio.to_thread(shaping.error_lines, job.files, wanted, named=bool(run_id))
     return replies.ErrorsReply(errors=shaping.errors(found, wanted, code, limit, offset))
+
+
+@api.get("/history", summary="How far the last run was at which moment")
+async def so_far(desk: DeskOf, job: JobOf) -> replies.HistoryReply:
+    """A few hundred moments at most, for a chart."""
+    watch = desk.watch(job)
+    run = watch.look().run
+    run_id = run.run_id if run else None
+    return replies.HistoryReply(history=await asyncio.to_thread(history, watch.events, run_id))
 
 
 @beside.get("/api/admin/whoami", summary="Who asks, and which jobs there are")

@@ -21,6 +21,8 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 """It has to run as root, and to leave the network alone."""
+PATIENCE = 30
+"""Seconds; the machine that tests has other things to do."""
 _UNANSWERED = re.compile(r"Failed to load resource|net::ERR_")
 """What Chromium says of any request that is refused or gets no answer."""
 
@@ -65,24 +67,26 @@ class AdminPage:
         self.at("#token").fill(token)
         self.at("#token").press("Enter")
 
-    def expect_text(self, selector: str, text: str | re.Pattern[str], seconds: float = 15) -> None:
+    def expect_text(
+        self, selector: str, text: str | re.Pattern[str], seconds: float = PATIENCE
+    ) -> None:
         """Within so long; a string is the whole text."""
         expect(self.at(selector)).to_have_text(text, timeout=seconds * 1000)
 
-    def expect_state(self, word: str, seconds: float = 15) -> None:
+    def expect_state(self, word: str, seconds: float = PATIENCE) -> None:
         self.expect_text("#state", word, seconds)
 
-    def expect_visible(self, selector: str, seconds: float = 15) -> None:
+    def expect_visible(self, selector: str, seconds: float = PATIENCE) -> None:
         expect(self.at(selector)).to_be_visible(timeout=seconds * 1000)
 
-    def expect_hidden(self, selector: str, seconds: float = 15) -> None:
+    def expect_hidden(self, selector: str, seconds: float = PATIENCE) -> None:
         expect(self.at(selector)).to_be_hidden(timeout=seconds * 1000)
 
     def progress(self) -> float:
         """What the bar of the run shows, from 0 to 1."""
         return float(self.at("#run-bar").evaluate("bar => bar.value"))
 
-    def wait_for_progress(self, above: float, seconds: float = 15) -> float:
+    def wait_for_progress(self, above: float, seconds: float = PATIENCE) -> float:
         self.page.wait_for_function(
             "above => document.getElementById('run-bar').value > above",
             arg=above,
@@ -100,7 +104,7 @@ class AdminPage:
         for name, value in options.items():
             self.at(f"#start-form [name={name}]").fill(value)
         self.at("#plan").click()
-        expect(self.at("#confirm-start")).to_be_enabled(timeout=15_000)
+        expect(self.at("#confirm-start")).to_be_enabled(timeout=PATIENCE * 1000)
         self.at("#confirm-start").click()
         self.expect_hidden("#start-dialog")
 

@@ -152,6 +152,11 @@ def test_start_watch_stop(tab: OpenTab, job: Job, session: Session) -> None:
     assert 0 < stored[0] < 550
     page.expect_text("#coverage-rows", f"{stored[0]} of 600 rows with text have their vector")
     page.expect_visible("#start")
+    page.page.reload()
+    page.expect_state("stopped")
+    page.expect_visible("#chart")
+    assert page.at("#chart-line").get_attribute("d")
+    assert page.at("#chart-before").get_attribute("d") == "", "the past of the run is not known"
 
 
 def test_the_command_line_and_the_page_see_the_same(tab: OpenTab, job: Job) -> None:

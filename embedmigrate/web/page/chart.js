@@ -1,34 +1,32 @@
 // Rows per second over the run, from a cumulative count of rows.
 
 const MOST_BUCKETS = 60;
-const KEPT = "embedmigrate-samples";
 const MOST_SAMPLES = 720;
 const [WIDTH, HEIGHT] = [600, 100];
 
 /**
  * The samples of one run.
  *
- * The page may be opened in the middle of a run: what came before is one straight line from the
- * beginning, whose slope is the mean, and is drawn dashed.
+ * The page may be opened in the middle of a run, and the server knows what came before only of the
+ * runs that a server has started. Of another it is one straight line from the beginning, whose
+ * slope is the mean, and is drawn dashed.
  */
 export class Samples {
-  constructor(run, points = []) {
+  constructor(run) {
     this.run = run;
-    this.points = points;
+    this.points = [[0, 0]];
   }
 
-  /** Those of this tab from before it was reloaded, if they are of this run. */
-  static of(run) {
-    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
-    return new Samples(run, kept?.run === run ? kept.points : []);
+  /** What the server knows of the time before this page looked. */
+  precede(earlier) {
+    const seen = this.points.slice(1);
+    const until = seen[0]?.[0] ?? Infinity;
+    this.points = [[0, 0], ...earlier.filter(([at]) => at > 0 && at < until), ...seen];
   }
-
-  keep() { sessionStorage.setItem(KEPT, JSON.stringify(this)); }
 
   add(elapsed, done) {
     const last = this.points.at(-1);
-    if (!last) this.points.push([0, 0]);
-    if (last && (elapsed <= last[0] || done < last[1])) return;
+    if (elapsed <= last[0] || done < last[1]) return;
     this.points.push([elapsed, done]);
     if (this.points.length > MOST_SAMPLES) {
       this.points = this.points.filter((_, n) => n < 2 || n % 2 || n === this.points.length - 1);

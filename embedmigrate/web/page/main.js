@@ -5,7 +5,7 @@ import * as format from "./format.js";
 import { chosenKind, showFailures } from "./failures.js";
 import { ask, byId, cancellable, say, setText } from "./page.js";
 import { readFailures, readRun, readStats } from "./reading.js";
-import { isLive, showRun } from "./run.js";
+import { isLive, isNew, showPast, showRun } from "./run.js";
 import * as starting from "./starting.js";
 
 const TOKEN = "embedmigrate-token";
@@ -150,7 +150,9 @@ const pause = (time, signal) =>
 function show(run) {
   const before = last;
   last = run;
+  const fresh = run.id && isNew(run);
   showRun(run);
+  if (fresh) loadPast();
   document.title = isLive(run) ? `${format.percent(run.ratio)} · embedmigrate` : "embedmigrate";
   const changed = !before || before.id !== run.id || before.state !== run.state;
   if (changed) showButtons();
@@ -188,6 +190,12 @@ function showCoverage(stats) {
     `${stats.exact ? "counted" : "estimated"} ${format.moment(stats.countedAt)}`,
   ];
   setText("coverage-note", parts.filter(Boolean).join(" · "));
+}
+
+async function loadPast() {
+  const { signal } = following;
+  const past = await api.history().catch(() => null);
+  if (past && !signal.aborted) showPast(past);
 }
 
 /** They may come many times a second. */

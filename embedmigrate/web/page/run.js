@@ -30,7 +30,15 @@ const REASONS = {
 };
 
 let samples = new Samples(null);
-addEventListener("pagehide", () => samples.keep());
+
+/** Whether the chart is of another run, so that its past has to be asked for. */
+export const isNew = (run) => samples.run !== run.id;
+
+export function showPast({ runId, points }) {
+  if (samples.run !== runId) return;
+  samples.precede(points);
+  showChart();
+}
 
 /** Whether it counts as running for the buttons. */
 export const isLive = (run) => run.isRunning || LIVE.has(run.state);
@@ -49,7 +57,9 @@ export function showRun(run) {
   setText("done-rows", `${format.number(run.done)} of ${format.rows(run.total)}`);
   byId("run-bar").value = run.ratio ?? 0;
   showFigures(run);
-  showChart(run);
+  if (isNew(run)) samples = new Samples(run.id);
+  if (run.state !== "starting") samples.add(run.elapsed, run.own);
+  showChart();
   setText("run-note", history(run));
 }
 
@@ -96,9 +106,7 @@ function showFigures(run) {
   setText("flight-note", live && run.concurrency ? `of ${format.number(run.concurrency)} requests` : "");
 }
 
-function showChart(run) {
-  if (samples.run !== run.id) samples = Samples.of(run.id);
-  if (run.state !== "starting") samples.add(run.elapsed, run.own);
+function showChart() {
   const paths = { line: byId("chart-line"), area: byId("chart-area"), before: byId("chart-before") };
   const top = draw(samples, paths);
   byId("chart").hidden = top === null;
@@ -108,7 +116,7 @@ function showChart(run) {
   setText("chart-to", format.duration(samples.elapsed));
   byId("chart-svg").setAttribute(
     "aria-label",
-    `Rows per second over the run, up to ${format.rate(top)}; in the last minute ${format.rate(run.rowsPerSecond)}.`,
+    `Rows per second over the run, between 0 and ${format.rate(top)}.`,
   );
 }
 
