@@ -7,6 +7,7 @@ there (`apt-get install chromium`).
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -72,7 +73,7 @@ def _fill(job: Job) -> None:
 
 def _take(job: Job) -> None:
     job.provider.latency = 0.5
-    job.provider.reject = lambda text: "Children's Clinic" in text and len(text) % 97 == 0
+    job.provider.reject = lambda text: "Children's Clinic" in text and len(text) % 499 == 0
     served = Served.start(job, {"EMBEDMIGRATE_ADMIN_TOKEN": ADMIN})
     with chromium() as browser:
         wide = _open(browser, served, _WIDE)
@@ -106,7 +107,7 @@ def _options(page: AdminPage) -> None:
     for name, value in {"batchSize": "32", "concurrency": "8", "maxCost": "1"}.items():
         page.at(f"[name={name}]").fill(value)
     page.at("#plan").click()
-    page.page.wait_for_function("!document.getElementById('confirm-start').disabled")
+    page.expect_text("#confirm-start", re.compile("rows"))
 
 
 def _refuse_for(provider: Provider, seconds: float) -> None:

@@ -265,7 +265,7 @@ def test_by_keyboard_on_a_narrow_screen(tab: OpenTab) -> None:
     keys.type("20")
     keys.press("Enter")
     page.expect_text("#confirm-start", "Start: 600 rows")
-    page.page.wait_for_function("document.activeElement.id === 'confirm-start'")
+    page.page.wait_for_function("() => document.activeElement.id === 'confirm-start'")
     assert _overflow(page) == 0
     keys.press("Escape")
     page.expect_hidden("#start-dialog")

@@ -1,6 +1,7 @@
 // Rows per second over the run, from a cumulative count of rows.
 
 const MOST_BUCKETS = 60;
+const LEAST_SECONDS = 2; // of a bucket; batches that end together would show as teeth
 const MOST_SAMPLES = 720;
 const [WIDTH, HEIGHT] = [600, 100];
 
@@ -38,9 +39,9 @@ export class Samples {
 
   /** Rows per second in equal stretches of the run. */
   rates() {
-    const buckets = Math.min(MOST_BUCKETS, this.points.length - 1);
+    if (this.points.length < 3) return [];
+    const buckets = Math.max(2, Math.min(MOST_BUCKETS, Math.floor(this.elapsed / LEAST_SECONDS)));
     const width = this.elapsed / buckets;
-    if (!(width > 0) || buckets < 2) return [];
     const edges = Array.from({ length: buckets + 1 }, (_, n) => this.doneAt(n * width));
     return edges.slice(1).map((edge, n) => Math.max(0, edge - edges[n]) / width);
   }

@@ -31,12 +31,12 @@ function note(shown, all) {
   return `${format.number(shown)} of ${format.number(all)} are shown; all of them are in the error report.`;
 }
 
-function row({ key, code, message, status, attempts, at }) {
+function row({ key, code, message, attempts, at }) {
   const made = document.createElement("tr");
   made.append(
     element("td", key),
     element("td", code),
-    element("td", status ? `${message} (HTTP ${status})` : message),
+    element("td", message),
     element("td", format.number(attempts), { class: "number" }),
     element("td", format.moment(at)),
   );

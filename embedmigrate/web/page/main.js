@@ -154,7 +154,7 @@ function show(run) {
   showRun(run);
   if (fresh) loadPast();
   document.title = isLive(run) ? `${format.percent(run.ratio)} · embedmigrate` : "embedmigrate";
-  const changed = !before || before.id !== run.id || before.state !== run.state;
+  const changed = !before || ["id", "state", "isRunning"].some((name) => before[name] !== run[name]);
   if (changed) showButtons();
   if (changed) loadFailures();
   else if (before.failed !== run.failed) loadFailuresSoon();
@@ -174,7 +174,7 @@ function showButtons() {
   byId("run-actions").hidden = !admin;
   byId("start").hidden = live;
   byId("stop").hidden = !live;
-  byId("stop").disabled = last?.state === "stopping";
+  byId("stop").disabled = !["starting", "running", "throttled"].includes(last?.state);
   byId("errors-actions").hidden = !admin || live || failed === 0;
 }
 
@@ -231,8 +231,8 @@ function connected(yes) {
 /** The next snapshot comes from the stream; this one spares the wait. */
 async function glance() {
   const { signal } = following;
-  const run = readRun(await api.status());
-  if (!signal.aborted) show(run);
+  const status = await api.status().catch(() => null);
+  if (status && !signal.aborted) show(readRun(status));
 }
 
 function askToStop() {

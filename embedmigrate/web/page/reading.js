@@ -56,7 +56,6 @@ export function readFailures({ errors }) {
       key: row.id,
       code: row.code,
       message: row.message,
-      status: row.httpStatus,
       attempts: row.attempts,
       at: row.time,
     })),

@@ -4,7 +4,6 @@ import * as format from "./format.js";
 import { Samples, draw } from "./chart.js";
 import { byId, setText } from "./page.js";
 
-const LIVE = new Set(["starting", "running", "throttled", "stopping"]);
 const STATES = {
   idle: ["no run yet", ""],
   starting: ["starting", "live"],
@@ -40,8 +39,8 @@ export function showPast({ runId, points }) {
   showChart();
 }
 
-/** Whether it counts as running for the buttons. */
-export const isLive = (run) => run.isRunning || LIVE.has(run.state);
+/** Also in the moment between its last word and the end of its process. */
+export const isLive = (run) => run.isRunning;
 
 export function showRun(run) {
   const [word, tone] = STATES[run.state] ?? [run.state, ""];
