@@ -124,7 +124,11 @@ def test_start_watch_stop(tab: OpenTab, job: Job, session: Session) -> None:
     page.at("#start").click()
     for name, value in SLOW.items():
         page.at(f"[name={name}]").fill(value)
+    page.at("[name=maxCost]").fill("0.00000001")
+    page.at("#plan").click()
+    page.expect_visible("#plan-checks [data-status=failed]")
     expect(page.at("#confirm-start")).to_be_disabled()
+    page.at("[name=maxCost]").fill("")
     page.at("#plan").click()
     page.expect_text("#plan-rows", "600")
     page.expect_text("#plan-time-note", re.compile("60 requests"))
