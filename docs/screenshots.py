@@ -73,7 +73,7 @@ def _fill(job: Job) -> None:
 
 def _take(job: Job) -> None:
     job.provider.latency = 0.5
-    job.provider.reject = lambda text: "Children's Clinic" in text and len(text) % 499 == 0
+    job.provider.reject = lambda text: "Children's Clinic" in text and len(text) % 1499 == 0
     served = Served.start(job, {"EMBEDMIGRATE_ADMIN_TOKEN": ADMIN})
     with chromium() as browser:
         wide = _open(browser, served, _WIDE)

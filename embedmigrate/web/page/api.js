@@ -54,20 +54,9 @@ export const status = async () => (await get("embeddings/status")).status;
 export const history = async () => (await get("embeddings/history")).history;
 export const failures = (code) => get("embeddings/errors", code ? { code } : {});
 export const plan = (options) => post("embeddings/plan", options);
-export const start = (options) => patiently(() => post("embeddings/generate-all", options));
+export const start = (options) => post("embeddings/generate-all", options);
 export const stop = () => post("embeddings/stop");
-export const retry = () => patiently(() => post("embeddings/retry-failed"));
-
-/** A run that has just ended holds its lock for a moment longer. */
-async function patiently(act, tries = 6) {
-  try {
-    return await act();
-  } catch (error) {
-    if (error.code !== "lock_held" || tries === 1) throw error;
-    await new Promise((resolve) => setTimeout(resolve, 600));
-    return patiently(act, tries - 1);
-  }
-}
+export const retry = () => post("embeddings/retry-failed");
 
 /**
  * Calls `tell(event, data)` for each server-sent event until the stream ends or falls silent.
