@@ -1,5 +1,7 @@
 """The files of the admin page: the same for everybody, and nothing in them needs a token."""
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -22,7 +24,8 @@ class Asset:
     kind: str
 
 
-def assets() -> dict[str, Asset]:
+@functools.cache
+def assets() -> Mapping[str, Asset]:
     """By name, read once: what is not in here is not served."""
     folder = files("embedmigrate.web").joinpath("page")
     return {

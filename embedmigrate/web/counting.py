@@ -40,14 +40,19 @@ class Coverage:
     def last(self) -> Counted | None:
         return self._last
 
-    async def get(self) -> Counted:
+    async def get(self, *, run_ended_ago: float | None = None) -> Counted:
         """A count that is a few seconds old, or after a pause a new one.
+
+        Args:
+            run_ended_ago: Seconds. A count from before, which the rows of that run are not in,
+                is answered only until there is another.
 
         Raises:
             EmbedMigrateError: The table cannot be counted.
         """
         last = self._last
-        if last and last.age < max(FRESH_SECONDS, last.took * _SHARE):
+        before = last and run_ended_ago is not None and last.age + last.took > run_ended_ago
+        if last and not before and last.age < max(FRESH_SECONDS, last.took * _SHARE):
             return last
         if self._counting is None:
             self._counting = asyncio.create_task(self._count())

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embedmigrate.web.assets import PREFIX
+from embedmigrate.web.assets import PREFIX, assets
 from embedmigrate.web.attempts import Attempts
 from embedmigrate.web.door import Door, cors_headers, preflight_headers
 from embedmigrate.web.refusals import Refusal
@@ -16,7 +16,7 @@ from embedmigrate.web.tokens import Role, Tokens
 
 MOST_BYTES = 64_000
 BODY_SECONDS = 10.0
-PUBLIC = frozenset({"/", "/docs", "/healthz"})
+PUBLIC = frozenset({"/", "/docs", "/healthz", *(PREFIX + name for name in assets())})
 """Without a token: two pages that are the same everywhere, and a word that the process is up."""
 _READING = frozenset({"GET", "HEAD"})
 _HEADERS = {
@@ -110,7 +110,7 @@ class Gate:
                 empty = Response(status_code=204, headers=preflight_headers(origin))
                 await empty(scope, receive, send)
                 return
-        if not (_public(scope["path"]) and method in _READING):
+        if not (scope["path"] in PUBLIC and method in _READING):
             scope["role"] = self._role(headers, _address(scope))
             if method not in _READING and scope["role"] is not Role.ADMIN:
                 raise Refusal(403, "role_forbidden", "a viewer token may only look")
@@ -137,10 +137,6 @@ class Gate:
             "a valid token is needed in the Authorization header",
             headers={"www-authenticate": 'Bearer realm="embedmigrate"'},
         )
-
-
-def _public(path: str) -> bool:
-    return path in PUBLIC or path.startswith(PREFIX)
 
 
 async def _body(headers: Headers, receive: Receive) -> bytes:

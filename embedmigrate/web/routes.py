@@ -1,6 +1,7 @@
 """The endpoints: each reads its body, calls one use case and answers with one reply."""
 
 import asyncio
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,7 +11,7 @@ from embedmigrate import __version__
 from embedmigrate.app.one import generate_one
 from embedmigrate.app.preview import dry_run
 from embedmigrate.config import Loaded
-from embedmigrate.errors import ConfigError, LockedError
+from embedmigrate.errors import CheckpointError, ConfigError, LockedError
 from embedmigrate.web import metrics, replies, shaping
 from embedmigrate.web.bodies import GenerateAll, GenerateOne, RetryFailed, RunOptions, Stop
 from embedmigrate.web.counting import Coverage
@@ -71,7 +72,10 @@ beside = APIRouter()
 @api.get("/stats", summary="Coverage of the table")
 async def stats(desk: DeskOf, job: JobOf) -> replies.StatsReply:
     """Counted at most every few seconds, for all who ask together."""
-    counted = await desk.coverage(job).get()
+    ended = None
+    with contextlib.suppress(CheckpointError):  # a damaged state file is no reason not to count
+        ended = desk.watch(job).look().ended_ago
+    counted = await desk.coverage(job).get(run_ended_ago=ended)
     shown = shaping.stats(counted.stats, counted.age)
     return replies.StatsReply(stats=shown, document=shaping.stats_document(counted.stats))
 

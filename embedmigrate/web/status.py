@@ -62,6 +62,12 @@ class Snapshot:
         return self.run.job_id if self.run else None
 
     @property
+    def ended_ago(self) -> float | None:
+        """Seconds since the last run ended."""
+        ended = self.run.ended_at if self.run else None
+        return time.time() - _unix(ended) if ended else None
+
+    @property
     def report(self) -> Report | None:
         """As the command line shows it."""
         if self.run is None:

@@ -37,6 +37,7 @@ def test_the_page_is_served_under_a_strict_policy(site: Site, path: str) -> None
 
 @pytest.mark.parametrize("name", ["none.js", "", "..%2fsite.py", "%2e%2e/site.py", "page.css/x"])
 def test_nothing_else_is_served(site: Site, name: str) -> None:
+    assert site("GET", f"/page/{name}", token=None).status_code == 401
     answer = site("GET", f"/page/{name}")
     assert answer.status_code == 404
     assert "import" not in answer.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedmigrate.web.events_file import EventsFile, Launch
 from embedmigrate.web.history import POINTS, history
@@ -21,7 +21,7 @@ def told(folder: Path, lines: int) -> EventsFile:
     file = EventsFile(folder, "articles")
     with file.reserved(LAUNCH) as fd:
         for n in range(1, lines + 1):
-            status = {"message_type": "status", "time": "", "run_id": LAUNCH.run_id}
+            status: dict[str, Any] = {"message_type": "status", "time": "", "run_id": LAUNCH.run_id}
             status |= {"elapsed_seconds": n / 4, "rows_embedded": 4 * n, "rows_failed": n}
             failed = {"message_type": "row_error", "id": n, "message": "x" * 300}
             os.write(fd, f"{json.dumps(status)}\n{json.dumps(failed)}\n".encode())
