@@ -62,22 +62,25 @@ export function showRun(run) {
   setText("run-note", history(run));
 }
 
+/** What passes by stands beside the state, so that nothing jumps; what stays has a line of its own. */
 function showReason(run) {
-  const note = byId("reason");
-  let words = "";
+  setText("state-note", passing(run));
+  const dead = "The process ended without saving a final state. Start again: it goes on, no row is lost.";
+  const words = run.state === "dead" ? dead : (run.error?.message ?? "");
+  byId("reason").hidden = !words;
+  setText("reason", words);
+}
+
+function passing(run) {
   if (run.state === "throttled") {
     const wait = run.waitSeconds ? `, for ${format.duration(run.waitSeconds)}` : "";
-    words = `Holding back: ${REASONS[run.reason] ?? run.reason ?? "reason not known"}${wait}.`;
-  } else if (run.state === "stopping") {
-    words = `Finishing ${run.inFlight === 1 ? "one request" : `${format.number(run.inFlight)} requests`} in flight.`;
-  } else if (run.state === "dead") {
-    words = "The process ended without saving a final state. Start again: it goes on, no row is lost.";
-  } else if (run.error) {
-    words = run.error.message;
+    return `holding back: ${REASONS[run.reason] ?? run.reason ?? "reason not known"}${wait}`;
   }
-  note.hidden = !words;
-  note.textContent = words;
-  note.dataset.tone = ["throttled", "stopping"].includes(run.state) ? "wait" : "wrong";
+  if (run.state === "stopping") {
+    const requests = run.inFlight === 1 ? "one request" : `${format.number(run.inFlight)} requests`;
+    return `finishing ${requests} in flight`;
+  }
+  return "";
 }
 
 function showFigures(run) {

@@ -9,6 +9,7 @@ const form = byId("start-form");
 const confirm = byId("confirm-start");
 
 let previewed = null;
+let edition = 0;
 
 export function prepare({ started }) {
   cancellable(dialog);
@@ -31,6 +32,7 @@ export function open() {
 
 /** What was previewed does not hold for other options. */
 function forget() {
+  edition += 1;
   previewed = null;
   confirm.disabled = true;
   setText("confirm-start", "Start");
@@ -72,8 +74,9 @@ function options() {
 }
 
 async function preview() {
-  const chosen = options();
+  const [chosen, asked] = [options(), edition];
   const { plan } = await api.plan(chosen);
+  if (asked !== edition) return;
   showPlan(plan);
   if (!plan.possible) return;
   previewed = chosen;
