@@ -89,7 +89,8 @@ def _take(job: Job) -> None:
         wide.page.set_viewport_size(_size(_WIDE))
         wide.expect_state("completed with errors", 180)
         wide.page.emulate_media(color_scheme="dark")
-        time.sleep(3)
+        wide.expect_text("#coverage", "99.9%")
+        wide.expect_visible("#retry")
         _save(wide, "admin-page-dark")
     served.end()
 

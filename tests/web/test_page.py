@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 TOKENS = {"EMBEDMIGRATE_ADMIN_TOKEN": ADMIN, "EMBEDMIGRATE_VIEWER_TOKEN": VIEWER}
 ROWS = 600
 SLOW = {"batchSize": "10", "concurrency": "2"}
-"""At the latency below some eighty rows a second."""
+"""At the latency below some forty rows a second."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 def job(job: Job, session: Session) -> Job:
     """Six hundred rows, and a provider that is slow enough to watch."""
     tables.articles(session, ROWS, gaps=False)
-    job.provider.latency = 0.25
+    job.provider.latency = 0.5
     return job
 
 
@@ -238,6 +238,7 @@ def test_the_server_is_restarted(tab: OpenTab, served: Served, serve: Serve, job
     page = tab()
     page.start(**SLOW)
     page.wait_for_progress(0)
+    job.provider.latency = 3.0  # or the job is done before there is a server again
     served.end(signal.SIGKILL)
     page.expect_visible("#lost")
     page.expect_text("#lost", "Connection lost, trying again.")
@@ -245,6 +246,7 @@ def test_the_server_is_restarted(tab: OpenTab, served: Served, serve: Serve, job
     serve(job, "--port", served.address.rpartition(":")[2])
     page.expect_hidden("#lost")
     page.expect_state("running")
+    job.provider.latency = 0.5
     page.wait_for_progress(before)
     ok(job.run(command="stop"))
     page.expect_state("stopped")
