@@ -96,7 +96,9 @@ def _take(job: Job) -> None:
 
 
 def _open(browser: Browser, served: Served, size: tuple[int, int]) -> AdminPage:
-    page = browser.new_context(locale="en-GB", viewport=_size(size)).new_page()
+    page = browser.new_context(
+        locale="en-GB", viewport=_size(size), reduced_motion="reduce"
+    ).new_page()
     opened = AdminPage(page, served.address)
     opened.sign_in(ADMIN)
     opened.expect_text("#errors-note", "No row failed in the last run.")
