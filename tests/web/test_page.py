@@ -322,6 +322,10 @@ def test_several_jobs_and_markup_in_a_key(two_jobs: Job, browser: Browser, serve
         assert page.at("main img").count() == 0
         page.page.reload()
         page.expect_state("completed with errors")
+        page.at("#job").select_option("")  # the default job, whose table is not there
+        page.expect_text("#coverage-note", re.compile("base_resumes"))
+        page.expect_text("#coverage", "\u2013")
+        page.expect_hidden("#errors")
         page.at("#job").select_option("articles")
         page.expect_state("no run yet")
         page.expect_hidden("#errors")

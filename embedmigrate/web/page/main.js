@@ -34,6 +34,7 @@ async function signIn(token) {
   setText("role", role);
   byId("sign-in").hidden = true;
   byId("panel").hidden = false;
+  byId("title").focus();
   showJobs(jobs);
   follow();
 }
@@ -79,9 +80,23 @@ function showJobs(jobs) {
 function follow() {
   following?.abort();
   following = new AbortController();
-  last = null;
+  clear();
   keepRun(following.signal);
   keepCounting(following.signal);
+}
+
+/** Nothing of one job may stand under the name of another that cannot be asked. */
+function clear() {
+  last = null;
+  failed = 0;
+  for (const id of ["coverage-rows", "target", "state-note", "run-note"]) setText(id, "");
+  for (const id of ["coverage", "state"]) setText(id, format.NOTHING);
+  for (const id of ["run", "reason", "run-actions", "errors-actions"]) byId(id).hidden = true;
+  byId("coverage-bar").value = 0;
+  byId("state").dataset.tone = "";
+  setText("coverage-note", "Counting …");
+  showFailures({ rows: [], total: 0, kinds: [] });
+  setText("errors-note", "Looking …");
 }
 
 /** One snapshot, then the stream of events; where no stream can be had, a snapshot now and then. */
