@@ -65,7 +65,7 @@ class Watchdog:
 class Company:
     """A run by itself."""
 
-    connections = 4
+    connections = 3
 
     def __init__(self, signals: Signals, watchdog: Watchdog) -> None:
         self.signals = signals

@@ -34,7 +34,7 @@ def svg(groups: Sequence[tuple[str, Sequence[dict[str, Any]]]], *, ours: str) ->
         for line in lines:
             speed = line["figures"]["rows_per_second"][0]
             long, middle = max(1.0, speed * scale), y + _BAR - 3
-            kind, name = ("o" if line["name"] == ours else "b"), escape(line["name"])
+            kind, name = ("o" if line["name"].startswith(ours) else "b"), escape(line["name"])
             parts += (
                 f'<text x="{_LEFT - 8}" y="{middle}" text-anchor="end">{name}</text>',
                 f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{long:.1f}" height="{_BAR}"/>',

@@ -121,6 +121,10 @@ def environments() -> Iterator[Environments]:
 
 
 def _embedmigrate(python: str, work: Work) -> list[str]:
+    return [*_automatic(python, work), f"--concurrency={work.concurrency}"]
+
+
+def _automatic(python: str, work: Work) -> list[str]:
     options = {
         "database-url": work.url,
         "table": "resumes",
@@ -128,7 +132,6 @@ def _embedmigrate(python: str, work: Work) -> list[str]:
         "base-url": f"{work.provider}/v1",
         "encoding-format": work.server,
         "batch-size": str(work.batch_size),
-        "concurrency": str(work.concurrency),
         "state-dir": str(work.state),
     }
     given = [f"--{name}={value}" for name, value in options.items()]
@@ -147,6 +150,11 @@ CONTESTANTS = {
     one.name: one
     for one in (
         Contestant("embedmigrate", "all safety on", _embedmigrate),
+        Contestant(
+            "embedmigrate-auto",
+            "the same with its default, `--concurrency auto`: no number in flight is given",
+            _automatic,
+        ),
         Contestant(MARK, "httpx2, orjson, no safety at all", _script("bare"), servers=("base64",)),
         Contestant(
             "script",
