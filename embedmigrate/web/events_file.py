@@ -138,7 +138,11 @@ def _line(launch: Launch) -> bytes:
 
 
 def _held() -> LockedError:
-    return LockedError("a run was started a moment ago", code="lock_held")
+    return LockedError(
+        "a run was started a moment ago",
+        code="lock_held",
+        hint="embedmigrate status · embedmigrate stop",
+    )
 
 
 def _lock(fd: int, kind: int = fcntl.LOCK_EX, *, patience: float = 0.0) -> bool:

@@ -85,7 +85,11 @@ class Jobs:
         """
         found = self._all.get(name or None)
         if found is None:
-            raise ConfigError("there is no job of that name", code="job_unknown")
+            raise ConfigError(
+                "there is no job of that name",
+                code="job_unknown",
+                hint="GET /api/admin/whoami lists the jobs",
+            )
         return found
 
     def all(self) -> list[Job]:

@@ -34,7 +34,11 @@ def launch(job: Job, options: Mapping[str, Any]) -> Launch:
     files = job.files
     files.prepare()
     if files.live():
-        raise LockedError("another run is working on this job", code="lock_held")
+        raise LockedError(
+            "another run is working on this job",
+            code="lock_held",
+            hint="embedmigrate status · embedmigrate stop",
+        )
     started = Launch(secrets.token_hex(3), f"emb-job-{int(time.time() * 1000)}", now())
     with EventsFile(files.directory, files.name).reserved(started) as fd:
         process = subprocess.Popen(  # noqa: S603  our own interpreter, and words that were checked

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("generate-all", "generate-one", "stats", "status", "stop", "init", "demo")
 ROWS = 6
-FOREIGN_FLAGS = {"--encoding"}  # of PostgreSQL's own createdb
+FOREIGN_FLAGS = {"--encoding", "--head"}  # of createdb, and of ray start
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 COMMAND = re.compile(r"\bembedmigrate ((?:config )?[a-z][a-z-]+)")
 IMPATIENT = ("--max-wait", "1s", "--retries", "2")
