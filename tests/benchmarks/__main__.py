@@ -168,7 +168,7 @@ def _measure(
     installed: Environments,
     serving: Provider,
 ) -> None:
-    filling.restore(and_drop=one.leaves)
+    filling.restore(and_drop=one.leaves, side=one.side)
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         sizes = (setting.batch_size, setting.concurrency)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
-from tests.benchmarks.table import FILLED
+from tests.benchmarks.table import FILLED, SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +53,7 @@ class Contestant:
         here: A module; where it can be imported, this environment will do.
         counted: The query for the rows it has done; some write to a table of their own.
         leaves: Tables of its own.
+        side: Its vectors go into a side table, which is made for it beforehand.
         servers: What it can read.
     """
 
@@ -64,6 +65,7 @@ class Contestant:
     peer: bool = False
     counted: LiteralString = FILLED
     leaves: tuple[str, ...] = ()
+    side: bool = False
     servers: tuple[str, ...] = ("base64", "float")
 
 
@@ -154,6 +156,14 @@ CONTESTANTS = {
             "embedmigrate-auto",
             "the same with its default, `--concurrency auto`: no number in flight is given",
             _automatic,
+        ),
+        Contestant(
+            "embedmigrate-side",
+            "the same with `--side-table`: hash, model and time beside each vector, by binary COPY",
+            lambda python, work: [*_embedmigrate(python, work), f"--side-table={SIDE}"],
+            counted="SELECT count(*) FROM resume_vectors WHERE vector_dims(embedding) = 1536",
+            leaves=(SIDE,),
+            side=True,
         ),
         Contestant(MARK, "httpx2, orjson, no safety at all", _script("bare"), servers=("base64",)),
         Contestant(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH = 1536
 FILLED: LiteralString = "SELECT count(*) FROM resumes WHERE vector_dims(embedding) = 1536"
+SIDE = "resume_vectors"
 _RESUMES = 300
 LONG, SHORT = 370, 8
 """Words of a text: about 3 KB as in a résumé, and about 55 bytes."""
@@ -43,8 +44,13 @@ class Table:
                 copy.write_row(row)
         self.rows = rows
 
-    def restore(self, *, and_drop: tuple[str, ...] = ()) -> None:
-        """No vector is left, nor anything else of the run before: no dead rows, no dirty pages."""
+    def restore(self, *, and_drop: tuple[str, ...] = (), side: bool = False) -> None:
+        """No vector is left, nor anything else of the run before: no dead rows, no dirty pages.
+
+        Args:
+            and_drop: Tables of a contestant's own.
+            side: Make an empty side table as well, as `embedmigrate init --sql` has it.
+        """
         for name in ("resumes", *and_drop):
             drop = sql.SQL("DROP TABLE IF EXISTS {} CASCADE")
             self._session.execute(drop.format(sql.Identifier(name)))
@@ -55,6 +61,15 @@ class Table:
             ).format(kind=self._kind, width=sql.Literal(WIDTH))
         )
         self._session.execute("INSERT INTO resumes (key, body) SELECT key, body FROM template")
+        if side:
+            ddl = sql.SQL(
+                "CREATE TABLE {name} (key text PRIMARY KEY REFERENCES resumes"
+                " ON DELETE CASCADE ON UPDATE CASCADE, embedding {kind}({width}) NOT NULL,"
+                " model text NOT NULL, dimensions integer NOT NULL, text_sha256 bytea NOT NULL,"
+                " embedded_at timestamptz NOT NULL DEFAULT now())"
+            )
+            named, width = sql.Identifier(SIDE), sql.Literal(WIDTH)
+            self._session.execute(ddl.format(name=named, kind=self._kind, width=width))
         self._session.execute("VACUUM ANALYZE resumes")
         self._session.execute("CHECKPOINT")
 
