@@ -1,7 +1,7 @@
 """Rows → batches: cut by rows, by UTF-8 bytes and by tokens; rows too long are told apart here."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from embedmigrate.engine.model import Batch, CountTokens, Failure, Key, Limits, Row
@@ -29,12 +29,12 @@ class Intake:
     def admit(self, row: Row, limit: int | None) -> Row | Failure:
         tokens = self.count(row.text)
         if limit is None or tokens <= limit:
-            return replace(row, tokens=tokens)
+            return row._replace(tokens=tokens)
         if self.policy is OnTooLong.TRUNCATE:
             text = self.truncate(row.text, limit)
-            return replace(row, text=text, tokens=self.count(text))
+            return row._replace(text=text, tokens=self.count(text))
         if self.policy is OnTooLong.FAIL and not self.exact:
-            return replace(row, tokens=tokens)
+            return row._replace(tokens=tokens)
         return Failure(
             row.key,
             "input_too_long",

@@ -14,7 +14,12 @@ def sound(vectors: Vectors) -> NDArray[np.bool_]:
 
     A zero vector is worse than none: its cosine distance is NaN and an index leaves it out.
     """
-    # One pass in double precision: the sum of squares is finite exactly when every component is.
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64, casting="unsafe")
+    # The sum of squares is finite exactly when every component is: in double precision, in which
+    # neither overflows. In single precision it is a quarter of the work, and only ever too strict.
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", vectors, vectors)
     judged: NDArray[np.bool_] = np.isfinite(squares) & (squares > 0)
+    if not judged.all():
+        doubles = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64, casting="unsafe")
+        judged = np.isfinite(doubles) & (doubles > 0)
     return judged

@@ -17,7 +17,8 @@ from embedmigrate.postgres.batch_sink import (
     by_column,
     writing,
 )
-from embedmigrate.postgres.session import Connection, transaction
+from embedmigrate.postgres.session import Connection, Database, transaction
+from embedmigrate.postgres.target import Target
 from embedmigrate.postgres.vectors import vector_array
 
 
@@ -31,6 +32,10 @@ class _Edited(Exception):  # noqa: N818  a signal within this module
 
 class ColumnSink(BatchSink):
     """Fills the vector column of the row itself."""
+
+    def __init__(self, database: Database, target: Target) -> None:
+        super().__init__(database, target)
+        self._updates: dict[bool, bytes] = {}
 
     async def write(self, rows: Sequence[Row], vectors: Vectors, *, force: bool) -> Written:
         try:
@@ -106,7 +111,7 @@ class ColumnSink(BatchSink):
             [row.digest for row in rows],
             vector_array(vectors, element=t.vector_type, oid=t.vector_oid),
         ]
-        found = await (await connection.execute(sql.update(t, force=force), values)).fetchall()
+        found = await (await connection.execute(self._update(connection, force), values)).fetchall()
         if edited := {tuple(r[:-2]) for r in found if r[-1]}:
             raise _Edited(edited)  # which takes the whole transaction back
         done = [r[:-1] for r in found]
@@ -116,6 +121,12 @@ class ColumnSink(BatchSink):
         again = await connection.execute(sql.still_pending(t), by_column(written))
         undone = set(await again.fetchall())
         return [(*r[:-1], r[-1] or tuple(r[:-1]) in undone) for r in done]
+
+    def _update(self, connection: Connection, force: bool) -> bytes:
+        """Composed once: that takes longer than to send it."""
+        if force not in self._updates:
+            self._updates[force] = sql.update(self._target, force=force).as_bytes(connection)
+        return self._updates[force]
 
 
 def _edited(key: Key) -> Failure:

@@ -1,5 +1,7 @@
 """The statements that read a table and fill a column of it: a target → composed SQL."""
 
+import functools
+
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Placeholder
 
@@ -166,19 +168,24 @@ def still_pending(t: Target) -> Composed:
     )
 
 
-def transaction(*, statement_ms: int, lock_ms: int, read_only: bool = False) -> Composed:
+@functools.cache
+def transaction(*, statement_ms: int, lock_ms: int, read_only: bool = False) -> bytes:
     """Begin, with limits that end with the transaction: session state breaks behind a pooler.
 
     One that we lose in the middle must not keep its rows locked until TCP gives up, in two hours.
     """
-    return SQL(
-        "BEGIN{}; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
-        " SET LOCAL idle_in_transaction_session_timeout = {}"
-    ).format(
-        SQL(" READ ONLY") if read_only else SQL(""),
-        sql.Literal(statement_ms),
-        sql.Literal(lock_ms),
-        sql.Literal(_IDLE_MS),
+    return (
+        SQL(
+            "BEGIN{}; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};"
+            " SET LOCAL idle_in_transaction_session_timeout = {}"
+        )
+        .format(
+            SQL(" READ ONLY") if read_only else SQL(""),
+            sql.Literal(statement_ms),
+            sql.Literal(lock_ms),
+            sql.Literal(_IDLE_MS),
+        )
+        .as_bytes(None)
     )
 
 
