@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +92,9 @@ def test_a_second_signal_does_not_wait(job: Job, table: Verifier) -> None:
     job.provider.latency = 60
     process = job.start(*RAY)
     job.provider.wait_for_arrivals(1, PATIENT)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # two that come together are one to the kernel
+    assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=15)
