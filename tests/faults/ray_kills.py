@@ -152,13 +152,14 @@ def ray_kills(rounds: int, seed: int) -> Outcome:
         "seconds_until_sent_again_at_most": round(max(d.after for d in run.deaths), 1),
         "bound": BOUND,
     }
-    return Outcome(rounds, figures, tuple(broken))
+    return Outcome(run.kills.total(), figures, tuple(broken))
 
 
 def _torment(run: _Run, rounds: int) -> None:
-    for number in range(1, rounds + 1):
+    """Until so many have been killed: a run that has just ended has no actors."""
+    while run.kills.total() < rounds:
         if not _back_at_work(run):
-            run.broken.append(f"the run did not come back to work before round {number}")
+            run.broken.append(f"the run did not come back to work after {run.kills.total()} kills")
             return
         run.verify()
         run.edit()
