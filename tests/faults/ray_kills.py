@@ -149,7 +149,9 @@ def ray_kills(rounds: int, seed: int) -> Outcome:
         "missing_at_exit_0": len(missing),
         "rows_sent_again": sum(map(_rows, run.deaths)),
         "rows_sent_again_by_one_actor_at_most": most,
-        "seconds_until_sent_again_at_most": round(max(d.after for d in run.deaths), 1),
+        "seconds_until_sent_again_at_most": round(
+            max((d.after for d in run.deaths), default=0.0), 1
+        ),
         "bound": BOUND,
     }
     return Outcome(run.kills.total(), figures, tuple(broken))
@@ -174,7 +176,7 @@ def _judge(run: _Run) -> int:
     for death in run.deaths:
         if (rows := _rows(death)) > BOUND:
             run.broken.append(f"I4: {rows} rows sent again by the death of one actor")
-    return max(map(_rows, run.deaths))
+    return max(map(_rows, run.deaths), default=0)
 
 
 def _rows(death: Death) -> int:
