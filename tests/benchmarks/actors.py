@@ -90,7 +90,7 @@ def under_a_limit(
     """`auto` from a cold start against a token bucket that holds ten seconds' worth.
 
     The bucket is full at the start: what all of it adds up to may be a sixth above the rate, so
-    that the second half, in which nothing of it is left, is looked at by itself.
+    that the second half, in which little of it is left, is looked at by itself.
     """
     table.fill(60_000, words=SHORT, seed=seed)
     _restore(table, 1536)
