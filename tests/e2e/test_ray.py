@@ -121,7 +121,7 @@ def test_json_names_the_executor_and_nothing_secret_is_left(job: Job, table: Ver
     assert start["limits"]["concurrency"] == 4
     said = json.loads(job.run("--json", command="status").stdout)
     assert (said["executor"], said["actors"]) == ("ray", 2)
-    assert "Executor  ray, 2 actors" in job.run(command="status").stdout
+    assert "ray, 2 actors\n" in job.run(command="status").stdout
     found = {path: path.read_bytes() for path in job.cli.folder.rglob("*") if path.is_file()}
     assert sum("worker" in path.name and path.suffix == ".log" for path in found) >= 2
     everything = [(str(path), content) for path, content in found.items()]
