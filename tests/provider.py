@@ -137,6 +137,8 @@ class Request:
     body: Body
     status: int
     path: str = ""
+    client: int = 0
+    """The port at the client's end, which says which of its processes has sent it."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class _Call:
     target: str
     headers: dict[str, str]
     raw: bytes
+    client: int = 0
 
     @property
     def path(self) -> str:
@@ -513,7 +516,9 @@ class Provider:
         if not self.recording:
             return
         call = question.call
-        request = Request(call.at, question.texts, call.headers, question.body, status, call.target)
+        request = Request(
+            call.at, question.texts, call.headers, question.body, status, call.target, call.client
+        )
         with self._changed:
             era.requests.append(request)
             if status == 200:
@@ -763,7 +768,7 @@ class _Handler(BaseHTTPRequestHandler):
         at = time.monotonic()
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        call = _Call(at, self.command, self.path, headers, raw)
+        call = _Call(at, self.command, self.path, headers, raw, int(self.client_address[1]))
         reply, cut = self.server.provider.serve(call)
         self._send(reply, cut)
 

@@ -74,19 +74,17 @@ class RayNodes:
         """The one beside the head, after it was killed."""
         self._start(f"--address={self.address}")
 
-    def actors(self) -> list[int]:
-        """Process numbers of the actors that run now."""
-        return [pid for node in self._nodes for pid in _session(node.pid) if _is_actor(pid)]
+    def actors(self, *, second: bool = False) -> list[int]:
+        """Process numbers of the actors that run now; only those of the second node, if asked."""
+        nodes = self._nodes[1:] if second else self._nodes
+        return [pid for node in nodes for pid in _session(node.pid) if _is_actor(pid)]
 
-    def kill_node(self) -> int:
-        """The second node as a power cut would; returns how many actors it had."""
+    def kill_node(self) -> None:
+        """The second node as a power cut would."""
         node = self._nodes.pop()
-        theirs = _session(node.pid)
-        actors = sum(map(_is_actor, theirs))
-        for pid in theirs:
+        for pid in _session(node.pid):
             _kill(pid)
         node.wait()
-        return actors
 
     def logs(self) -> Iterator[tuple[str, bytes]]:
         """Every file of the session by name."""

@@ -76,7 +76,10 @@ def stats(s: Stats) -> dict[str, Any]:
 def status(s: Status) -> dict[str, Any]:
     run = asdict(s.run)
     kept = ("run_id", "job_id", "state", "pid", "host", "user", "started_at", "updated_at")
-    rest = ("ended_at", "exit_code", "error", "target", "model", "errors", "error_report")
+    rest = (
+        *("ended_at", "exit_code", "error", "target", "model", "errors", "error_report"),
+        *("executor", "actors"),
+    )
     return document(
         "status",
         {name: run[name] for name in kept}

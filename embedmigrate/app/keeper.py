@@ -92,6 +92,8 @@ class Keeper:
             command=redact(command),
             error_report=str(files.error_report(run_id)),
             last_success_at=last_success_at,
+            executor=opening.settings.executor,
+            actors=opening.actors,
         )
 
     def fail(self, failure: Failure) -> None:

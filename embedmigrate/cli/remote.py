@@ -17,6 +17,7 @@ from embedmigrate.state import JobFiles, RunState
 _POLL_SECONDS = 0.3
 _OF_THE_RUN = ("run_id", "job_id", "state", "pid", "host", "user", "started_at", "updated_at")
 _OF_ITS_END = ("target", "model", "errors", "error_report", "error", "ended_at", "exit_code")
+_OF_ITS_PLACE = ("executor", "actors")
 
 
 def status(scene: Scene) -> None:
@@ -81,7 +82,8 @@ def _waited(remote: Remote, timeout: float) -> str:
 
 def _status(said: dict[str, Any]) -> Status:
     head = {"schema", "message_type", "time", "live", "job", "state_file"}
-    kept: dict[str, Any] = {name: said.get(name) for name in (*_OF_THE_RUN, *_OF_ITS_END)}
+    names = (*_OF_THE_RUN, *_OF_ITS_END, *_OF_ITS_PLACE)
+    kept: dict[str, Any] = {name: said.get(name) for name in names}
     run = RunState(
         **kept,
         fingerprint={},
@@ -90,7 +92,7 @@ def _status(said: dict[str, Any]) -> Status:
         progress={
             key: value
             for key, value in said.items()
-            if key not in head | set(_OF_THE_RUN) | set(_OF_ITS_END)
+            if key not in head | set(names)
         },
     )
     name = str(said.get("job"))

@@ -23,6 +23,8 @@ def show(s: Status, streams: Streams, *, url: str | None = None) -> None:
             f"{wording.duration(wording.seconds_since(run.started_at, now))} ago",
         ),
     ]
+    if run.actors:
+        listed.append(("Executor", f"{run.executor}, {wording.plural(run.actors, 'actor')}"))
     if p:
         rate = f" · {p['rows_per_second']:,.1f} rows/s · ETA {wording.duration(p['eta_seconds'])}"
         listed += [

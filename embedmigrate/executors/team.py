@@ -45,6 +45,7 @@ class Team:
         self._ready: list[Member] = []
         self._hired: set[Member] = set()
         self._changed = asyncio.Event()
+        self._waiting: set[int] = set()
         self._since = asyncio.get_running_loop().time()
         self._refusal: EmbedMigrateError | None = None
         self._last_words = ""
@@ -186,12 +187,13 @@ class Team:
         deaths = 0
         while True:
             try:
-                member = await self._free()
+                member = await self._free(batch.seq)
             except Abandoned:
                 return _unfinished(batch, deaths)
             except EmbedMigrateError as error:
                 return _unfinished(batch, deaths, error)
             member.in_flight += 1
+            self._tell_waiting()
             try:
                 outcome = await member.work(batch)
             except Died as death:
@@ -205,22 +207,30 @@ class Team:
                 member.in_flight -= 1
                 self._tell_waiting()
 
-    async def _free(self) -> Member:
+    async def _free(self, seq: int) -> Member:
         """The actor with the fewest batches; waits until one has room.
+
+        The batch that was cut first goes first: one whose actor died would otherwise be overtaken
+        by new ones for as long as nobody replaces it, and the cursor would wait for it.
 
         Raises:
             Abandoned: The run is stopping.
             ClusterUnavailable: There has been no actor for too long.
         """
         governor, _ = await asyncio.shield(self._orders)
-        while not governor.closed.is_set():
-            member = min(self._ready, key=lambda one: one.in_flight, default=None)
-            if member and member.in_flight < self._plan.each:
-                return member
-            alone = asyncio.get_running_loop().time() - self._since
-            if member is None and alone > self._plan.wait:
-                raise self._unavailable()
-            await self._change(1.0)
+        self._waiting.add(seq)
+        try:
+            while not governor.closed.is_set():
+                member = min(self._ready, key=lambda one: one.in_flight, default=None)
+                first = seq == min(self._waiting)
+                if member and first and member.in_flight < self._plan.each:
+                    return member
+                alone = asyncio.get_running_loop().time() - self._since
+                if member is None and alone > self._plan.wait:
+                    raise self._unavailable()
+                await self._change(1.0)
+        finally:
+            self._waiting.discard(seq)
         raise Abandoned
 
     async def _change(self, seconds: float) -> None:

@@ -26,6 +26,7 @@ class RunState:
         progress: The engine's last snapshot.
         errors: The first failed rows; all of them are in the error report.
         last_success_at: When a run last ended with exit code 0; kept across those that did not.
+        actors: As many as were asked for; 0 where the process does it all.
     """
 
     run_id: str
@@ -49,6 +50,8 @@ class RunState:
     ended_at: str | None = None
     exit_code: int | None = None
     last_success_at: str | None = None
+    executor: str = "local"
+    actors: int = 0
 
     @property
     def place(self) -> str:

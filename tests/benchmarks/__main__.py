@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import embedmigrate
 from tests.benchmarks import actors
@@ -92,20 +92,24 @@ def main() -> int:
 
 def _actors(given: argparse.Namespace, filling: Table) -> None:
     for name in given.only.split(",") if given.only else [*actors.CASES, "limits"]:
-        if name == "limits":
-            rpm = given.rpm or (0.0 if given.tpm else 1200.0)
-            figures = actors.under_a_limit(
-                filling, actors=4, rpm=rpm, tpm=given.tpm, seed=given.seed
-            )
-        else:
-            rounds = given.rounds or 3
-            case = actors.CASES[name]
-            figures = actors.compare(case, filling, rounds=rounds, seed=given.seed)
-        line = json.dumps({"benchmark": "ray", "name": name, **figures, **_about(given, filling)})
-        print(line, flush=True)
-        if given.results:
-            with given.results.open("a", encoding="utf-8") as results:
-                results.write(line + "\n")
+        for figures in _measured_actors(name, given, filling):
+            found = {"benchmark": "ray", "name": name, **figures, **_about(given, filling)}
+            line = json.dumps(found)
+            print(line, flush=True)
+            if given.results:
+                with given.results.open("a", encoding="utf-8") as results:
+                    results.write(line + "\n")
+
+
+def _measured_actors(
+    name: str, given: argparse.Namespace, filling: Table
+) -> Iterator[dict[str, Any]]:
+    if name != "limits":
+        rounds = given.rounds or 3
+        yield actors.compare(actors.CASES[name], filling, rounds=rounds, seed=given.seed)
+        return
+    for rpm, tpm in [(given.rpm, given.tpm)] if given.rpm or given.tpm else actors.LIMITS:
+        yield actors.under_a_limit(filling, actors=4, rpm=rpm, tpm=tpm, seed=given.seed)
 
 
 def _chosen(given: argparse.Namespace) -> list[Contestant]:

@@ -56,11 +56,12 @@ class Counts:
     """What was asked and served since the start."""
 
     def __init__(self) -> None:
-        self.requests = self.refused = self.vectors = 0
+        self.requests = self.refused = self.vectors = self.tokens = 0
         self.served: dict[int, int] = {}
 
-    def serve(self, vectors: int, now: float) -> None:
+    def serve(self, vectors: int, tokens: int, now: float) -> None:
         self.vectors += vectors
+        self.tokens += tokens
         step = int(now / STEP)
         self.served[step] = self.served.get(step, 0) + vectors
 
@@ -125,7 +126,7 @@ class Connection(asyncio.Protocol):
             error = {"message": "Rate limit reached", "type": "requests", "code": None}
             self._send(429, headers, orjson.dumps({"error": error}))
             return
-        self._counts.serve(len(texts), asyncio.get_running_loop().time())
+        self._counts.serve(len(texts), tokens, asyncio.get_running_loop().time())
         as_base64 = asked.get("encoding_format") == "base64"
         pieces = self._answers.get(len(texts), tokens, as_base64=as_base64)
         send = partial(self._send, 200, headers, *pieces)

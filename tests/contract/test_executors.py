@@ -21,6 +21,7 @@ from embedmigrate.errors import (
     ProviderError,
     TransientError,
 )
+from embedmigrate.executors import team
 from tests.provider import FAILURES, Reply, openai_error
 
 if TYPE_CHECKING:
@@ -195,7 +196,10 @@ def test_an_actor_that_dies_costs_no_row(ray_rig: Rig) -> None:
     table.check()
 
 
-def test_a_batch_that_kills_every_actor_ends_the_run(ray_rig: Rig) -> None:
+def test_a_batch_that_kills_every_actor_ends_the_run(
+    ray_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team, "_FIRST_PAUSE", 0.1)
     table = ray_rig.table(10)
 
     def deadly(texts: tuple[str, ...]) -> None:

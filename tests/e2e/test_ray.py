@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +93,9 @@ def test_a_second_signal_does_not_wait(job: Job, table: Verifier) -> None:
     process = job.start(*RAY)
     job.provider.wait_for_arrivals(1, PATIENT)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # two that come together are one to the kernel
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=15)
     assert process.returncode == 143
@@ -115,6 +119,9 @@ def test_json_names_the_executor_and_nothing_secret_is_left(job: Job, table: Ver
     assert start["limits"]["executor"] == "ray"
     assert start["limits"]["actors"] == 2
     assert start["limits"]["concurrency"] == 4
+    said = json.loads(job.run("--json", command="status").stdout)
+    assert (said["executor"], said["actors"]) == ("ray", 2)
+    assert "ray, 2 actors\n" in job.run(command="status").stdout
     found = {path: path.read_bytes() for path in job.cli.folder.rglob("*") if path.is_file()}
     assert sum("worker" in path.name and path.suffix == ".log" for path in found) >= 2
     everything = [(str(path), content) for path, content in found.items()]

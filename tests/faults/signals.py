@@ -51,12 +51,12 @@ class Supply:
         self.rows += least
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> bool:
+def wait_until(true: Callable[[], bool], seconds: float = 30, every: float = 0.01) -> bool:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(every)
     return True
 
 
