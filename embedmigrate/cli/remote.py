@@ -89,11 +89,7 @@ def _status(said: dict[str, Any]) -> Status:
         fingerprint={},
         selection={},
         command="",
-        progress={
-            key: value
-            for key, value in said.items()
-            if key not in head | set(names)
-        },
+        progress={key: value for key, value in said.items() if key not in head | set(names)},
     )
     name = str(said.get("job"))
     return Status(name, JobFiles(Path(), name), run, bool(said["live"]))
