@@ -21,6 +21,21 @@ class Abandoned(Exception):  # noqa: N818  not an error: the run is ending
     """The run is stopping: what still waits for its turn shall not be sent."""
 
 
+async def sleep_unless(closed: asyncio.Event, seconds: float) -> None:
+    """Sleep for as long as the event does not happen.
+
+    Raises:
+        Abandoned: It has.
+    """
+    if seconds <= 0:
+        return
+    try:
+        await asyncio.wait_for(closed.wait(), seconds)
+    except TimeoutError:
+        return
+    raise Abandoned
+
+
 class Governor:
     """Lets a job's requests through, within what its provider's account allows to all jobs.
 
@@ -156,13 +171,7 @@ class Governor:
         Raises:
             Abandoned: The run is stopping.
         """
-        if seconds <= 0:
-            return
-        try:
-            await asyncio.wait_for(self.closed.wait(), seconds)
-        except TimeoutError:
-            return
-        raise Abandoned
+        await sleep_unless(self.closed, seconds)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from embedmigrate.engine.model import UNSAID, Allowances, Noticed
-from embedmigrate.engine.pacing import Abandoned
+from embedmigrate.engine.pacing import Abandoned, sleep_unless
 from embedmigrate.engine.ports import Turn
 from embedmigrate.errors import RateLimited
 from embedmigrate.executors.messages import (
@@ -108,13 +108,7 @@ class GovernorProxy:
             self.say(Ended(number, refused))
 
     async def sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            return
-        try:
-            await asyncio.wait_for(self.closed.wait(), seconds)
-        except TimeoutError:
-            return
-        raise Abandoned
+        await sleep_unless(self.closed, seconds)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
