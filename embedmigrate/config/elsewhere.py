@@ -2,12 +2,14 @@
 
 import socket
 from dataclasses import dataclass, replace
+from typing import Any
 
-from embedmigrate.config.layers import Loaded, secrets_here
-from embedmigrate.config.settings import Settings
+from embedmigrate.config.layers import KEYS, Loaded, secrets_here
+from embedmigrate.config.settings import Settings, table
 from embedmigrate.errors import ConfigError
+from embedmigrate.secrets import Secret
 
-_KEYS = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+_WAYS = ("database_url_file", "api_key_file", "api_key_command")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Portable:
         if here.settings.database_url is None:
             missing.append("DATABASE_URL")
         if self.needs_key and here.settings.api_key is None:
-            missing.append(_KEYS.get(s.provider, "EMBEDMIGRATE_API_KEY"))
+            missing.append(KEYS.get(s.provider, "EMBEDMIGRATE_API_KEY"))
         if missing:
             host, names = socket.gethostname(), " and ".join(missing)
             raise ConfigError(
@@ -44,15 +46,9 @@ class Portable:
 
 def portable(settings: Settings) -> Portable:
     """Without secrets, and without what would find some in a file of this machine."""
-    bare = replace(
-        settings,
-        database_url=None,
-        database_url_file=None,
-        lock_database_url=None,
-        api_key=None,
-        api_key_file=None,
-        api_key_command=None,
-    )
+    held = (key for key, setting in table().items() if setting.kind is Secret)
+    emptied: dict[str, Any] = dict.fromkeys([*held, *_WAYS])
+    bare = replace(settings, **emptied)
     return Portable(bare, needs_key=settings.api_key is not None)
 
 

@@ -21,7 +21,7 @@ from embedmigrate.secrets import Secret
 
 _PREFIX = "EMBEDMIGRATE_"
 _GENTLE = {"batch_size": 10, "delay": 1000, "concurrency": 1}
-_KEYS = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
+KEYS = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY"}
 _ADDRESSES = {"openai": "OPENAI_BASE_URL", "azure": "AZURE_OPENAI_ENDPOINT"}
 _LIBPQ = {"PGHOST": "host", "PGPORT": "port", "PGDATABASE": "dbname", "PGUSER": "user"}
 _LIBPQ |= {"PGPASSWORD": "password"}  # libpq finds it in the environment, not in ./.env
@@ -194,7 +194,7 @@ def _prefixed(origin: str, environ: Mapping[str, str]) -> _Layer:
 
 def _conventional(origin: str, environ: Mapping[str, str], provider: str) -> _Layer:
     names = {"DATABASE_URL": "database_url", "OPENAI_API_VERSION": "api_version"}
-    names |= {_KEYS[provider]: "api_key"} if provider in _KEYS else {}
+    names |= {KEYS[provider]: "api_key"} if provider in KEYS else {}
     names |= {_ADDRESSES[provider]: "base_url"} if provider in _ADDRESSES else {}
     found = {key: environ[name] for name, key in names.items() if environ.get(name)}
     return _Layer(origin, found, {key: name for name, key in names.items()})

@@ -36,6 +36,15 @@ def test_settings_travel_without_secrets_and_find_them_there(
     assert there == settings
 
 
+def test_secrets_that_no_actor_needs_stay_here_as_well() -> None:
+    given = ("EMBEDMIGRATE_ADMIN_TOKEN", "EMBEDMIGRATE_VIEWER_TOKEN", "EMBEDMIGRATE_TOKEN")
+    tokens = dict.fromkeys(given, "canary-0123456789-0123456789-0123456789")
+    tokens["EMBEDMIGRATE_LOCK_DATABASE_URL"] = URL
+    packed = pickle.dumps(portable(load({}, environ=ENVIRON | tokens).settings))
+    assert b"canary-" not in packed
+    assert b"S3cr3t" not in packed
+
+
 def test_what_a_node_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     given = portable(load({}, environ=ENVIRON).settings)
     monkeypatch.setenv("DATABASE_URL", URL)
