@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.signals import Signals
-from embedmigrate.app.values import Counts, Estimate
+from embedmigrate.app.values import Estimate
 from embedmigrate.engine.account import Account
 from embedmigrate.errors import ConfigError, Exit
 
@@ -21,7 +21,6 @@ class Wish:
         overwrites: Vectors that are there and about which the operator is to be asked.
     """
 
-    counts: Counts
     estimate: Estimate
     overwrites: int = 0
 

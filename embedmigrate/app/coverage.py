@@ -25,7 +25,7 @@ async def coverage(loaded: Loaded, *, most: int) -> Stats:
             place=opening.place,
             counts=counts,
             tracks_staleness=opening.target.tracks_staleness,
-            indexes=tuple((i.name, i.method, i.valid) for i in opening.burden.indexes),
+            indexes=opening.burden.named,
             model_of_last_run=None,
             estimate=None,
         )

@@ -137,7 +137,7 @@ class GenerateAll:
         planned = await planning.estimate(opening, counter, counts, selected)
         planning.check_budget(opening, planned)
         asked = counts.embedded if s.force and not s.yes else 0
-        await self._company.agree(Wish(counts, planned, asked), self._audience.confirm)
+        await self._company.agree(Wish(planned, asked), self._audience.confirm)
         start = self._started(opening, files, counts, selected, planned, last, after)
         slow = warnings(opening.burden, opening.target.dimensions, selected, planned)
         keeper = Keeper(

@@ -65,7 +65,6 @@ class Keeper:
         last_success_at: str | None = None,
     ) -> None:
         self._files = files
-        self._saved = 0.0
         self.state = RunState(
             run_id=run_id,
             job_id=opening.settings.job_id or f"emb-job-{int(time.time() * 1000)}",

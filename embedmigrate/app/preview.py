@@ -231,7 +231,7 @@ async def stats(loaded: Loaded, *, estimated: bool, fail_under: float | None) ->
             place=opening.place,
             counts=counts,
             tracks_staleness=opening.target.tracks_staleness,
-            indexes=tuple((i.name, i.method, i.valid) for i in opening.burden.indexes),
+            indexes=opening.burden.named,
             model_of_last_run=_model_of_last_run(loaded),
             estimate=planned,
             exit_code=Exit.GATE if below else Exit.OK,

@@ -123,6 +123,11 @@ class Burden:
     indexes: tuple[Index, ...]
     triggers: tuple[str, ...]
 
+    @property
+    def named(self) -> tuple[tuple[str, str, bool], ...]:
+        """Name, method and validity of each index."""
+        return tuple((index.name, index.method, index.valid) for index in self.indexes)
+
 
 async def read_burden(connection: Connection, t: Target) -> Burden:
     indexes = await fetch_all(

@@ -12,7 +12,7 @@ from embedmigrate.app.all_jobs import exit_code_of
 from embedmigrate.app.company import Watchdog, Wish
 from embedmigrate.app.opening import Opening
 from embedmigrate.app.together import Together
-from embedmigrate.app.values import Counts, Estimate, JobEnd
+from embedmigrate.app.values import Estimate, JobEnd
 from embedmigrate.config import Loaded, Settings
 from embedmigrate.engine.states import State
 from embedmigrate.errors import ConfigError, Exit
@@ -43,7 +43,7 @@ class Bench:
 
 def wish(rows: int, *, cost: float | None = 1.0, overwrites: int = 0) -> Wish:
     estimate = Estimate(rows, rows * 10, 0, rows, "cl100k_base", 1, 1, "latency", cost, None)
-    return Wish(Counts(rows, 0, rows, 0, rows, 0), estimate, overwrites)
+    return Wish(estimate, overwrites)
 
 
 def test_jobs_of_one_host_and_key_share_an_account() -> None:
